@@ -1,0 +1,102 @@
+import type { ApprovalShown } from '../../contracts/definitions.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import type { Queryable } from '../../db/pool.ts';
+import { insertApproval } from '../../db/queries/approvals.ts';
+import { appendEvents } from '../../db/queries/events.ts';
+import type { EffectDraft, EffectRow } from '../../db/queries/effects.ts';
+import { listEffects } from '../../db/queries/effects.ts';
+import { currentSandbox } from '../../db/queries/sandboxes.ts';
+import type { SessionForTurn } from '../../db/queries/session-status.ts';
+import type { ActivityDeps } from '../deps.ts';
+import { derivedId } from '../digest.ts';
+import { POLICY_VERSION } from '../model/policy.ts';
+import { previewOf } from './preview.ts';
+
+const FILES_SHOWN = 50;
+
+interface Ask {
+  session: SessionForTurn;
+  effect: EffectDraft | EffectRow;
+  kind: 'effect' | 'lost_effect';
+  generation: number;
+  reason: string;
+  /** From `sandboxFacts`, read outside the transaction. */
+  sandbox: SandboxFacts;
+}
+
+interface SandboxFacts {
+  provider: string;
+  isolation: string;
+  network: string;
+}
+
+/** What a person should know of the place where the call would run, as the provider itself says. */
+export async function sandboxFacts(deps: ActivityDeps, session: SessionForTurn): Promise<SandboxFacts> {
+  if (session.environment.type !== 'cloud')
+    return { provider: 'self_hosted', isolation: 'unknown', network: 'unknown' };
+  const { provider } = session.environment;
+  const { isolation, network } = await deps.sandboxProvider(provider).capabilities();
+  return { provider, isolation, network };
+}
+
+/** Writes the question with everything a person needs to judge it; the same question is asked once. */
+export async function askHuman(tx: Queryable, ask: Ask): Promise<{ approvalId: string; expiresAtMs: number }> {
+  const { session, effect } = ask;
+  const ttlMs = Math.min(session.limits.approval_ttl_ms ?? LIMITS.approvalTtlMs, LIMITS.approvalTtlMaxMs);
+  const expiresAt = new Date(Date.now() + ttlMs);
+  const [sandbox, earlier] = await Promise.all([currentSandbox(tx, session.id), listEffects(tx, session.id)]);
+  const preview = previewOf(effect.tool, effect.input);
+  const shown: ApprovalShown = {
+    kind: ask.kind,
+    effect_id: effect.id,
+    tool: effect.tool,
+    input: effect.input,
+    preview: preview.text,
+    preview_truncated: preview.truncated,
+    sandbox: { id: sandbox?.id ?? null, ...ask.sandbox },
+    credentials: [],
+    files_read: filesRead(earlier),
+    hosts_touched: [],
+    agent: { id: session.agentId, version: session.agentVersion, name: session.agent.name },
+    session_id: session.id,
+    started_by: session.createdBy,
+    reason: ask.reason,
+    expires_at: expiresAt.toISOString(),
+  };
+  const row = await insertApproval(tx, {
+    id: derivedId('approval', `${effect.id}/${ask.kind}/${ask.generation}`),
+    teamId: session.teamId,
+    sessionId: session.id,
+    effectId: effect.id,
+    kind: ask.kind,
+    generation: ask.generation,
+    shown,
+    policyVersion: POLICY_VERSION,
+    expiresAt,
+  });
+  await appendEvents(tx, session.id, [
+    {
+      type: 'session.approval_requested',
+      dedupeKey: `approval/${row.id}`,
+      payload: {
+        approval_id: row.id,
+        kind: row.kind,
+        tool_use_id: effect.id,
+        tool: effect.tool,
+        reason: ask.reason,
+        digest: row.digest,
+        expires_at: row.expiresAt.toISOString(),
+      },
+    },
+  ]);
+  return { approvalId: row.id, expiresAtMs: row.expiresAt.getTime() };
+}
+
+function filesRead(effects: EffectRow[]): string[] {
+  const paths = effects.flatMap((effect) => {
+    const path =
+      effect.tool === 'read' ? effect.input['file_path'] : effect.tool === 'grep' ? effect.input['path'] : undefined;
+    return typeof path === 'string' && effect.state === 'succeeded' ? [path] : [];
+  });
+  return [...new Set(paths)].slice(-FILES_SHOWN);
+}

@@ -1,0 +1,19 @@
+import type { Client } from '@temporalio/client';
+import type { Pool } from '../db/pool.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { SandboxProvider } from './sandbox/port.ts';
+
+/** What activities work with; built once in worker/deps.ts. */
+export interface ActivityDeps {
+  pool: Pool;
+  logger: Logger;
+  temporal: Client;
+  taskQueue: string;
+  /** Base URL of the gateway, without a trailing slash. */
+  gatewayUrl: string;
+  /** Throws `sandbox_invalid` for a provider that is not configured. */
+  sandboxProvider(name: string): SandboxProvider;
+  sandboxProviders(): SandboxProvider[];
+  /** Label of this installation's sandboxes. */
+  sandboxOwner: string;
+}

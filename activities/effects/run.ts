@@ -1,0 +1,150 @@
+import { ApplicationFailure, Context } from '@temporalio/activity';
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import { assertNever } from '../../contracts/states.ts';
+import { withTransaction } from '../../db/pool.ts';
+import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
+import { insertAudit } from '../../db/queries/audit.ts';
+import type { EffectRow } from '../../db/queries/effects.ts';
+import { getEffect, moveEffect, planEffect } from '../../db/queries/effects.ts';
+import type { SessionForTurn } from '../../db/queries/session-status.ts';
+import { loadSessionForTurn, lockSession, setRunning } from '../../db/queries/session-status.ts';
+import type { RunEffectArgs, RunEffectResult } from '../../workflows/activity-types.ts';
+import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
+import type { ActivityDeps } from '../deps.ts';
+import { digestOf } from '../digest.ts';
+import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-inputs.ts';
+import type { Lease } from '../sandbox/lease.ts';
+import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
+import { bash } from './bash.ts';
+import { finishEffect, loseEffect, outcomeOf } from './close.ts';
+import { edit, read, write } from './files.ts';
+import type { ToolContext, ToolOutcome } from './outcome.ts';
+import { done } from './outcome.ts';
+import { glob, grep } from './search.ts';
+
+/** One effect, from `allowed` to its end; an attempt after a crash re-attaches to what the first one started. */
+export async function runEffect(deps: ActivityDeps, args: RunEffectArgs): Promise<RunEffectResult> {
+  return withHeartbeat(async (signal) => {
+    const session = await loadSessionForTurn(deps.pool, args.sessionId);
+    const before = await getEffect(deps.pool, args.effectId);
+    if (before.state !== 'allowed' && before.state !== 'started') return outcomeOf(deps, session, before);
+    const lease = await leaseSandbox(deps, session, signal);
+    const started = await start(deps, session, args.effectId, lease);
+    if (started.effect.state !== 'started') return outcomeOf(deps, session, started.effect);
+    if (started.resumed && started.effect.sandboxId !== lease.id && !started.effect.idempotent) {
+      return loseEffect(deps, session, started.effect, 'its sandbox is gone');
+    }
+    const context: ToolContext = {
+      lease,
+      effectId: args.effectId,
+      execId: `${args.effectId}.${started.effect.generation}`,
+      timeoutMs: timeLimit(started.effect, args.timeoutMs),
+      resumed: started.resumed,
+      signal,
+    };
+    const outcome = await attempt(deps, started.effect, context);
+    if (outcome.kind === 'lost') return loseEffect(deps, session, started.effect, outcome.reason);
+    return finishEffect(deps, session, started.effect, outcome);
+  });
+}
+
+/**
+ * The ledger says `started` before anything starts, and the approval is used up in the same transaction. Any state but
+ * `started` in the answer means the effect must not run.
+ */
+async function start(
+  deps: ActivityDeps,
+  session: SessionForTurn,
+  effectId: string,
+  lease: Lease,
+): Promise<{ effect: EffectRow; resumed: boolean }> {
+  return withTransaction(deps.pool, async (tx) => {
+    const status = await lockSession(tx, session.id);
+    if (status === 'terminated')
+      throw ApplicationFailure.nonRetryable('the session is terminated', 'session_terminated');
+    const effect = await getEffect(tx, effectId);
+    if (effect.state === 'started') return { effect, resumed: true };
+    if (effect.state !== 'allowed') return { effect, resumed: false };
+    const change: { sandboxId: string; input?: Record<string, unknown>; digest?: string } = { sandboxId: lease.id };
+    if (effect.verdict === 'ask' || effect.generation > 1) {
+      const approval = await findLatestForEffect(tx, effectId);
+      if (approval === undefined || !(await consumeApproval(tx, approval.id))) {
+        throw ApplicationFailure.nonRetryable('the effect is allowed but its approval is not there to use', 'internal');
+      }
+      if (approval.editedInput !== null) {
+        change.input = approval.editedInput;
+        change.digest = digestOf({ tool: effect.tool, input: approval.editedInput });
+      } else if (digestOf({ tool: effect.tool, input: approval.shown.input }) !== effect.digest) {
+        throw ApplicationFailure.nonRetryable('the approval was given for other arguments', 'internal');
+      }
+    }
+    await moveEffect(tx, effectId, 'allowed', 'started', change, effect.generation);
+    await setRunning(tx, session.id);
+    await insertAudit(tx, {
+      teamId: session.teamId,
+      actor: 'workflow',
+      action: 'effect.start',
+      resource: effectId,
+      sessionId: session.id,
+      digest: change.digest ?? effect.digest,
+      details: { tool: effect.tool, generation: effect.generation, sandbox_id: lease.id },
+    });
+    return { effect: await getEffect(tx, effectId), resumed: false };
+  });
+}
+
+/** A person may have edited the time limit; it can only become shorter than what the workflow planned for. */
+function timeLimit(effect: EffectRow, plannedMs: number): number {
+  const asked = effect.tool === 'bash' ? effect.input['timeout_ms'] : undefined;
+  return typeof asked === 'number' ? Math.min(asked, plannedMs) : plannedMs;
+}
+
+/** Runs the tool. Cancellation by the workflow kills the command; a worker going down leaves it running. */
+async function attempt(deps: ActivityDeps, effect: EffectRow, context: ToolContext): Promise<ToolOutcome> {
+  try {
+    return await dispatch(deps, effect, context);
+  } catch (error) {
+    if (context.signal.aborted) {
+      if (!cancelledByWorkflow(Context.current())) throw error;
+      const { provider, ref } = context.lease;
+      await provider.execKill(ref, context.execId, AbortSignal.timeout(10_000));
+      return done('Stopped: the turn was interrupted.', true);
+    }
+    if (!(error instanceof LonghaulError)) throw error;
+    if (error.code === 'sandbox_lost' || error.code === 'sandbox_not_found') {
+      // The next attempt wakes the sandbox; its exec journal says whether this command had started.
+      forgetLease(deps, effect.sessionId);
+      throw ApplicationFailure.retryable(error.message, error.code);
+    }
+    if (error.retryable) throw error;
+    return done(error.message, true);
+  }
+}
+
+async function dispatch(deps: ActivityDeps, effect: EffectRow, context: ToolContext): Promise<ToolOutcome> {
+  const { tool } = effect;
+  if (!isBuiltinTool(tool)) return done(`no tool named ${tool}`, true);
+  const problem = inputProblem(tool, effect.input);
+  if (problem !== undefined) return done(problem, true);
+  switch (tool) {
+    case 'bash':
+      return bash(context, TOOL_INPUTS.bash.parse(effect.input));
+    case 'read':
+      return read(context, TOOL_INPUTS.read.parse(effect.input));
+    case 'write':
+      return write(context, TOOL_INPUTS.write.parse(effect.input));
+    case 'edit': {
+      const savePlan = (plan: { oldSha256: string; newSha256: string }): Promise<void> =>
+        planEffect(deps.pool, effect.id, plan);
+      return edit(context, TOOL_INPUTS.edit.parse(effect.input), effect.result?.plan, savePlan);
+    }
+    case 'glob':
+      return glob(context, TOOL_INPUTS.glob.parse(effect.input));
+    case 'grep':
+      return grep(context, TOOL_INPUTS.grep.parse(effect.input));
+    case 'web_fetch':
+      return done('web_fetch is refused: this environment has no egress rules that allow it.', true);
+    default:
+      return assertNever(tool);
+  }
+}

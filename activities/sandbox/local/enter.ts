@@ -1,0 +1,64 @@
+import { lstatSync, readlinkSync } from 'node:fs';
+import { LonghaulError } from '../../../contracts/error-codes.ts';
+import { syscallTable } from './kernel.ts';
+import type { Scripts } from './scripts.ts';
+import { scriptsFor } from './scripts.ts';
+
+/** What of the host a sandbox sees, read-only. None of it holds a secret. */
+const SHOWN = [
+  '/usr',
+  '/bin',
+  '/sbin',
+  '/lib',
+  '/lib32',
+  '/lib64',
+  '/libx32',
+  '/etc/alternatives',
+  '/etc/ssl/certs',
+  '/etc/ca-certificates',
+  '/etc/ld.so.cache',
+  '/etc/ld.so.conf',
+  '/etc/ld.so.conf.d',
+  '/etc/localtime',
+  '/etc/mime.types',
+];
+
+const ETC_FILES: Record<string, string> = {
+  passwd: 'root:x:0:0:sandbox:/workspace:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n',
+  group: 'root:x:0:\nnogroup:x:65534:\n',
+  hosts: '127.0.0.1 localhost sandbox\n::1 localhost\n',
+  'nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files\n',
+  'resolv.conf': '',
+};
+
+/** Environment of every command; its own variables come on top. */
+export const BASE_ENV = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: '/workspace',
+  LANG: 'C.UTF-8',
+  TERM: 'dumb',
+  USER: 'root',
+};
+
+/** Arguments of the holder that describe the root file system of a sandbox. */
+export function rootArguments(): string[] {
+  const args: string[] = [];
+  for (const path of SHOWN) {
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (stats === undefined) continue;
+    args.push(stats.isSymbolicLink() ? `link:${path}=${readlinkSync(path)}` : `bind:${path}`);
+  }
+  for (const [name, text] of Object.entries(ETC_FILES)) args.push(`file:/etc/${name}=${text}`);
+  return args;
+}
+
+let scripts: Scripts | undefined;
+
+/** The programs of this folder for this machine's architecture. */
+export function hostScripts(): Scripts {
+  if (scripts !== undefined) return scripts;
+  const table = syscallTable(process.arch);
+  if (table === null) throw new LonghaulError('sandbox_unavailable', `no system call table for ${process.arch}`);
+  scripts = scriptsFor(table);
+  return scripts;
+}

@@ -1,0 +1,117 @@
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import type { SandboxSpec } from '../port.ts';
+
+const ROOT = '/sys/fs/cgroup';
+const NAME = 'longhaul';
+const CPU_PERIOD_US = 100_000;
+
+export interface GroupSupport {
+  version: 1 | 2 | null;
+  memory: boolean;
+  pids: boolean;
+  cpu: boolean;
+}
+
+/** Which limits the control groups of this host let us set. */
+export function probeGroups(): GroupSupport {
+  if (process.getuid?.() !== 0) return { version: null, memory: false, pids: false, cpu: false };
+  const v1 = (controller: string): boolean => canMake(path.join(ROOT, controller, NAME));
+  if (existsSync(path.join(ROOT, 'memory'))) {
+    return { version: 1, memory: v1('memory'), pids: v1('pids'), cpu: v1('cpu') };
+  }
+  const controllers = readControllers();
+  if (controllers.length === 0 || !canMake(path.join(ROOT, NAME))) {
+    return { version: null, memory: false, pids: false, cpu: false };
+  }
+  enableControllers(controllers);
+  const has = (controller: string): boolean => controllers.includes(controller);
+  return { version: 2, memory: has('memory'), pids: has('pids'), cpu: has('cpu') };
+}
+
+function canMake(folder: string): boolean {
+  try {
+    mkdirSync(folder, { recursive: true });
+    return existsSync(path.join(folder, 'cgroup.procs'));
+  } catch {
+    return false;
+  }
+}
+
+function readControllers(): string[] {
+  try {
+    return readFileSync(path.join(ROOT, 'cgroup.controllers'), 'utf8').trim().split(' ').filter(Boolean);
+  } catch {
+    return [];
+  }
+}
+
+function enableControllers(controllers: string[]): void {
+  const wanted = controllers.filter((name) => name === 'memory' || name === 'pids' || name === 'cpu');
+  for (const folder of [ROOT, path.join(ROOT, NAME)]) {
+    for (const name of wanted) write(path.join(folder, 'cgroup.subtree_control'), `+${name}`);
+  }
+}
+
+/** Makes a sandbox's groups with its limits; returns their folders, the one that counts processes first. */
+export function makeGroups(id: string, spec: SandboxSpec, support: GroupSupport): string[] {
+  if (support.version === null) return [];
+  if (support.version === 2) {
+    const folder = path.join(ROOT, NAME, id);
+    mkdirSync(folder, { recursive: true });
+    write(path.join(folder, 'memory.max'), String(spec.memoryBytes));
+    write(path.join(folder, 'memory.swap.max'), '0');
+    write(path.join(folder, 'pids.max'), String(spec.pids));
+    write(path.join(folder, 'cpu.max'), `${Math.round(spec.cpus * CPU_PERIOD_US)} ${CPU_PERIOD_US}`);
+    return [folder];
+  }
+  const folders: string[] = [];
+  const make = (controller: 'memory' | 'pids' | 'cpu', files: Record<string, string>): void => {
+    if (!support[controller]) return;
+    const folder = path.join(ROOT, controller, NAME, id);
+    mkdirSync(folder, { recursive: true });
+    for (const [file, value] of Object.entries(files)) write(path.join(folder, file), value);
+    folders.push(folder);
+  };
+  make('pids', { 'pids.max': String(spec.pids) });
+  make('memory', {
+    'memory.limit_in_bytes': String(spec.memoryBytes),
+    'memory.memsw.limit_in_bytes': String(spec.memoryBytes),
+  });
+  make('cpu', {
+    'cpu.cfs_period_us': String(CPU_PERIOD_US),
+    'cpu.cfs_quota_us': String(Math.round(spec.cpus * CPU_PERIOD_US)),
+  });
+  return folders;
+}
+
+/** Where `makeGroups` puts a sandbox's groups. */
+export function groupsOf(id: string, support: GroupSupport): string[] {
+  if (support.version === null) return [];
+  if (support.version === 2) return [path.join(ROOT, NAME, id)];
+  const controllers = ['pids', 'memory', 'cpu'] as const;
+  return controllers.filter((name) => support[name]).map((name) => path.join(ROOT, name, NAME, id));
+}
+
+/** A group can be removed once its last process is gone; one that is not yet is left to the next sweep. */
+export function removeGroups(folders: string[]): void {
+  for (const folder of folders) {
+    try {
+      for (const entry of readdirSync(folder, { withFileTypes: true })) {
+        if (entry.isDirectory()) rmdirSync(path.join(folder, entry.name));
+      }
+      rmdirSync(folder);
+    } catch {
+      // Busy for a moment longer, or gone already: an empty group costs nothing.
+    }
+  }
+}
+
+/** A limit file a kernel does not have (swap accounting, for example) is no reason to fail. */
+function write(file: string, value: string): void {
+  try {
+    writeFileSync(file, value);
+  } catch {
+    // What could be enforced is told by `probeGroups`.
+  }
+}

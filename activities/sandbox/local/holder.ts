@@ -1,0 +1,106 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createInterface } from 'node:readline';
+import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { LonghaulError } from '../../../contracts/error-codes.ts';
+import { hostScripts, rootArguments } from './enter.ts';
+import type { ProcessIdentity } from './host.ts';
+import { CLEAN_ENV, killProcess, perlMissing, startTimeOf } from './host.ts';
+import { syscallTable } from './kernel.ts';
+import { obstacleOf } from './obstacles.ts';
+import { seccompFilter } from './seccomp.ts';
+import type { SandboxRecord } from './record.ts';
+import { pathsOf } from './record.ts';
+
+const START_MS = 10_000;
+const COMPLAINT_MS = 1_000;
+
+/** Names a sandbox's processes on the host without telling where its files are. */
+export function markerOf(rootDir: string, id: string): string {
+  return createHash('sha256')
+    .update(`${path.resolve(rootDir)}\0${id}`)
+    .digest('hex')
+    .slice(0, 32);
+}
+
+/** Folders and files a sandbox needs on disk; repeating it changes nothing. */
+export function furnish(rootDir: string, record: SandboxRecord): void {
+  const { box, execs, filter } = pathsOf(rootDir, record.id);
+  mkdirSync(execs, { recursive: true, mode: 0o700 });
+  mkdirSync(box, { recursive: true });
+  // The sandbox's uid looks the two folders up in it, and may not list it.
+  chmodSync(box, 0o711);
+  for (const name of ['workspace', 'tmp']) {
+    const folder = path.join(box, name);
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    if (record.uid >= 0) chownSync(folder, record.uid, record.uid);
+  }
+  const table = syscallTable(process.arch);
+  if (table === null) throw new LonghaulError('sandbox_unavailable', `no system call table for ${process.arch}`);
+  writeFileSync(filter, seccompFilter(table), { mode: 0o600 });
+}
+
+/**
+ * Starts process 1 of the sandbox's namespaces. `onPid` must write it down: only then is it told to stay, so a starter
+ * that dies in between leaves no process behind.
+ */
+export async function startHolder(
+  rootDir: string,
+  record: SandboxRecord,
+  onPid: (holder: ProcessIdentity) => void,
+): Promise<void> {
+  const { box } = pathsOf(rootDir, record.id);
+  const argv = ['-e', hostScripts().holder, '--', String(record.uid), box, markerOf(rootDir, record.id)];
+  const child = spawn('perl', [...argv, ...rootArguments()], {
+    env: CLEAN_ENV,
+    cwd: '/',
+    detached: true,
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  child.unref();
+  const failed = new Promise<never>((_resolve, reject) => {
+    child.once('error', (error) => reject(perlMissing(error)));
+  });
+  let complaint = '';
+  child.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString().slice(0, 500)));
+  child.stdin.on('error', () => undefined);
+  let holder: ProcessIdentity | undefined;
+  let told = false;
+  const timer = setTimeout(() => child.stdout.destroy(), START_MS);
+  try {
+    const started = firstWords(child.stdout, (pid) => {
+      holder = { pid, startTime: startTimeOf(pid) ?? '' };
+    });
+    if (!(await Promise.race([started, failed])) || holder === undefined) {
+      child.stdin.destroy();
+      await Promise.race([once(child, 'close'), delay(COMPLAINT_MS)]);
+      const said = complaint.trim() || 'no answer';
+      const { detail, fix } = obstacleOf(said);
+      throw new LonghaulError('sandbox_unavailable', `${detail} (${said}). ${fix}`);
+    }
+    onPid(holder);
+    child.stdin.end('go\n');
+    told = true;
+  } finally {
+    clearTimeout(timer);
+    if (!told) child.stdin.destroy();
+    if (!told && holder !== undefined) killProcess(holder, 'SIGKILL');
+    child.stdout.destroy();
+    child.stderr.destroy();
+  }
+}
+
+/** True once both were said: the pid, by the process that stays outside, and "ready" by the one inside. */
+async function firstWords(stdout: NodeJS.ReadableStream, onPid: (pid: number) => void): Promise<boolean> {
+  const said = new Set<string>();
+  for await (const line of createInterface({ input: stdout })) {
+    const [word = '', pid] = line.split(' ');
+    if (word === 'pid') onPid(Number(pid));
+    said.add(word);
+    if (said.has('pid') && said.has('ready')) return true;
+  }
+  return false;
+}

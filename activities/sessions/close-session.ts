@@ -1,0 +1,45 @@
+import { withTransaction } from '../../db/pool.ts';
+import { endInputs, endTerminateInputs } from '../../db/queries/inputs.ts';
+import { currentSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
+import { lockSession, setTerminated } from '../../db/queries/session-status.ts';
+import { revokeSessionKeys } from '../../db/queries/virtual-keys.ts';
+import { cancelApprovals } from '../../db/queries/approvals.ts';
+import type { CloseSessionArgs } from '../../workflows/activity-types.ts';
+import { withHeartbeat } from '../attempt.ts';
+import type { ActivityDeps } from '../deps.ts';
+import { forgetLease } from '../sandbox/lease.ts';
+import type { SessionKeys } from '../model/session-keys.ts';
+
+/**
+ * Stop is final (invariant 10): state, queue, questions and keys in one transaction, then the sandbox; what the crash of
+ * this attempt leaves is the reaper's.
+ */
+export async function closeSession(deps: ActivityDeps, keys: SessionKeys, args: CloseSessionArgs): Promise<void> {
+  await withHeartbeat(async (signal) => {
+    await withTransaction(deps.pool, async (tx) => {
+      await lockSession(tx, args.sessionId);
+      await cancelApprovals(tx, args.sessionId);
+      await endTerminateInputs(tx, args.sessionId);
+      await endInputs(tx, { sessionId: args.sessionId }, 'cancelled', `session terminated: ${args.reason}`);
+      await revokeSessionKeys(tx, args.sessionId);
+      await setTerminated(tx, args.sessionId, args.reason);
+    });
+    keys.forget(args.sessionId);
+    forgetLease(deps, args.sessionId);
+    const sandbox = await currentSandbox(deps.pool, args.sessionId);
+    if (sandbox === undefined) return;
+    if (sandbox.ref !== null) await deps.sandboxProvider(sandbox.provider).destroy(sandbox.ref, signal);
+    await updateSandbox(deps.pool, sandbox.id, 'destroyed', 0);
+  });
+}
+
+/** An idle session keeps its files but holds no processes. */
+export async function pauseSandbox(deps: ActivityDeps, args: { sessionId: string }): Promise<void> {
+  await withHeartbeat(async (signal) => {
+    const sandbox = await currentSandbox(deps.pool, args.sessionId);
+    if (sandbox?.state !== 'running' || sandbox.ref === null) return;
+    forgetLease(deps, args.sessionId);
+    await deps.sandboxProvider(sandbox.provider).pause(sandbox.ref, signal);
+    await updateSandbox(deps.pool, sandbox.id, 'paused', 0);
+  });
+}

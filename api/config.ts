@@ -1,0 +1,34 @@
+import { LonghaulError } from '../contracts/error-codes.ts';
+import type { TemporalTarget } from '../temporal/config.ts';
+import { readTemporalTarget } from '../temporal/config.ts';
+
+export interface ApiConfig {
+  databaseUrl: string;
+  temporal: TemporalTarget;
+  taskQueue: string;
+  host: string;
+  port: number;
+  /** The operator said that this server may be reached from other machines. */
+  allowPublic: boolean;
+  logLevel: string;
+}
+
+/** Reads the environment; a bad value is refused by name. */
+export function readConfig(env: NodeJS.ProcessEnv = process.env): ApiConfig {
+  const databaseUrl = env['DATABASE_URL'];
+  if (databaseUrl === undefined || databaseUrl === '')
+    throw new LonghaulError('setup_required', 'DATABASE_URL is not set');
+  const port = Number(env['LONGHAUL_API_PORT'] ?? '4680');
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+    throw new LonghaulError('setup_required', 'LONGHAUL_API_PORT must be a port number');
+  }
+  return {
+    databaseUrl,
+    temporal: readTemporalTarget(env),
+    taskQueue: env['LONGHAUL_TASK_QUEUE'] ?? 'longhaul',
+    host: env['LONGHAUL_API_HOST'] ?? '127.0.0.1',
+    port,
+    allowPublic: env['LONGHAUL_ALLOW_PUBLIC'] === '1',
+    logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
+  };
+}

@@ -1,0 +1,77 @@
+import type { SessionResource, SessionUsageResource } from '../../contracts/sessions.ts';
+import type { Queryable } from '../../db/pool.ts';
+import type { SessionRow } from '../../db/queries/sessions.ts';
+import type { UsageSum } from '../../db/queries/usage.ts';
+import { NO_USAGE, usageOfSessions } from '../../db/queries/usage.ts';
+import { renderDefinition } from './agents.ts';
+import { isoOrNull } from './times.ts';
+
+const MICROS_PER_CENT = 10_000;
+
+/** Sessions with what the ledger says they spent. */
+export async function renderSessions(db: Queryable, rows: SessionRow[]): Promise<SessionResource[]> {
+  const usage = await usageOfSessions(
+    db,
+    rows.map((row) => row.id),
+  );
+  return rows.map((row) => renderSession(row, usage.get(row.id) ?? NO_USAGE));
+}
+
+export async function renderOneSession(db: Queryable, row: SessionRow): Promise<SessionResource> {
+  const usage = await usageOfSessions(db, [row.id]);
+  return renderSession(row, usage.get(row.id) ?? NO_USAGE);
+}
+
+function renderSession(row: SessionRow, usage: UsageSum): SessionResource {
+  return {
+    id: row.id,
+    type: 'session',
+    agent: renderDefinition({ id: row.agentId, version: row.agentVersion, definition: row.agent }),
+    environment_id: row.environmentId,
+    status: row.status,
+    stop_reason: row.stopReason,
+    title: row.title,
+    metadata: row.metadata,
+    budget: row.budget,
+    limits: row.limits,
+    resources: row.resources,
+    vault_ids: row.vaultIds,
+    outcome_evaluations: [],
+    deployment_id: row.deploymentId,
+    usage: renderUsage(usage, activeSeconds(row)),
+    stats: renderStats(row),
+    created_at: row.createdAt.toISOString(),
+    updated_at: row.updatedAt.toISOString(),
+    archived_at: isoOrNull(row.archivedAt),
+  };
+}
+
+export function renderStats(row: SessionRow): SessionResource['stats'] {
+  const endMs = (row.terminatedAt ?? new Date()).getTime();
+  return { active_seconds: activeSeconds(row), duration_seconds: (endMs - row.createdAt.getTime()) / 1_000 };
+}
+
+export function renderUsage(sum: UsageSum, seconds: number): SessionUsageResource {
+  return { ...renderSum(sum), active_seconds: seconds };
+}
+
+/** Tokens and cost of a sum; cents are rounded up, so that a spent fraction is never shown as nothing. */
+export function renderSum(sum: UsageSum): Omit<SessionUsageResource, 'active_seconds'> {
+  return {
+    input_tokens: sum.inputTokens,
+    output_tokens: sum.outputTokens,
+    cache_read_input_tokens: sum.cacheReadTokens,
+    cache_creation: {
+      ephemeral_5m_input_tokens: sum.cacheWrite5mTokens,
+      ephemeral_1h_input_tokens: sum.cacheWrite1hTokens,
+    },
+    list_cost:
+      sum.costMicros === null ? null : { amount: String(Math.ceil(sum.costMicros / MICROS_PER_CENT)), currency: 'USD' },
+    cost_micros: sum.costMicros,
+  };
+}
+
+export function activeSeconds(row: SessionRow): number {
+  const runningMs = row.runningSince === null ? 0 : Math.max(0, Date.now() - row.runningSince.getTime());
+  return (row.activeMs + runningMs) / 1_000;
+}

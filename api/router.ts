@@ -1,0 +1,165 @@
+import { createHash } from 'node:crypto';
+import canonicalize from 'canonicalize';
+import type { Express, Request, RequestHandler, Response } from 'express';
+import { LonghaulError } from '../contracts/error-codes.ts';
+import { withTransaction } from '../db/pool.ts';
+import type { Principal } from '../db/queries/api-keys.ts';
+import { findStoredResponse, lockIdempotencyKey, storeResponse } from '../db/queries/idempotency.ts';
+import { authenticate } from './auth.ts';
+import type { AnyEndpoint, Context, Endpoint, RawEndpoint } from './endpoint.ts';
+import { methodNotAllowed } from './errors.ts';
+import { checkJson } from './request-json.ts';
+import type { Services } from './services.ts';
+import { parseWith, readQuery } from './validation.ts';
+
+/** Puts the endpoints into the app, and a 405 behind each path. */
+export function mount(app: Express, endpoints: readonly AnyEndpoint[], services: Services): void {
+  const methodsOf = new Map<string, string[]>();
+  for (const item of endpoints) {
+    const path = item.path.replaceAll(/\{(\w+)\}/g, ':$1');
+    const handler = item.kind === 'json' ? jsonHandler(item, services) : rawHandler(item, services);
+    app[item.method](path, handler);
+    methodsOf.set(path, [...(methodsOf.get(path) ?? []), item.method.toUpperCase()]);
+  }
+  for (const [path, methods] of methodsOf) app.all(path, methodNotAllowed(methods));
+}
+
+function rawHandler(item: RawEndpoint, services: Services): RequestHandler {
+  return async (req, res) => {
+    services.metrics.watch(res, item);
+    const principal = item.public ? undefined : await authenticate(services.pool, req.headers);
+    await item.handle({
+      req,
+      res,
+      services,
+      principal,
+      params: parseWith(item.params, pathParams(req)),
+      query: parseWith(item.query, readQuery(req.url, item.query)),
+    });
+  };
+}
+
+function jsonHandler(item: Endpoint, services: Services): RequestHandler {
+  return async (req, res) => {
+    services.metrics.watch(res, item);
+    const principal = await authenticate(services.pool, req.headers);
+    const body: unknown = readBody(item, req);
+    const input = {
+      params: parseWith(item.params, pathParams(req)),
+      query: parseWith(item.query, readQuery(req.url, item.query)),
+      body: item.body === undefined ? undefined : parseWith(item.body, body),
+    };
+    const log = services.logger.child({ requestId: res.getHeader('request-id') });
+    if (item.method === 'get') {
+      res.json(await item.run({ db: services.pool, principal, services, log, afterCommit: refuseChange }, input));
+      return;
+    }
+    await change({ item, req, res, services, principal, body, input, log });
+  };
+}
+
+function refuseChange(): never {
+  throw new Error('a GET changes nothing');
+}
+
+interface Change {
+  item: Endpoint;
+  req: Request;
+  res: Response;
+  services: Services;
+  principal: Principal;
+  body: unknown;
+  input: { params: unknown; query: unknown; body: unknown };
+  log: Context['log'];
+}
+
+/** One transaction: idempotency key, work and stored answer commit together, deliveries follow. */
+async function change({ item, req, res, services, principal, body, input, log }: Change): Promise<void> {
+  const deliveries: (() => Promise<unknown>)[] = [];
+  const key = item.method === 'post' ? idempotencyKey(req) : undefined;
+  const route = `${item.method} ${req.path}`;
+  const bodyDigest = key === undefined ? '' : digest(body);
+  const { response, replayed } = await withTransaction(services.pool, async (tx) => {
+    if (key !== undefined) {
+      if (!(await lockIdempotencyKey(tx, principal.id, key))) {
+        throw new LonghaulError('idempotency_in_progress', 'a request with this Idempotency-Key is running');
+      }
+      const stored = await findStoredResponse(tx, principal.id, key);
+      if (stored !== undefined) {
+        if (stored.route !== route || stored.bodyDigest !== bodyDigest) {
+          throw new LonghaulError('idempotency_conflict', 'this Idempotency-Key was used for another request');
+        }
+        return { response: stored.response, replayed: true };
+      }
+    }
+    const context: Context = { db: tx, principal, services, log, afterCommit: (work) => deliveries.push(work) };
+    const made = await item.run(context, input);
+    if (key !== undefined) {
+      await storeResponse(tx, principal.id, key, { route, bodyDigest, status: 200, response: made });
+    }
+    return { response: made, replayed: false };
+  });
+  for (const deliver of deliveries) {
+    try {
+      await deliver();
+    } catch (error) {
+      log.warn({ err: error, path: item.path }, 'not delivered yet; the sweep will');
+    }
+  }
+  if (replayed) res.setHeader('idempotent-replayed', 'true');
+  res.json(response);
+}
+
+/** Ids of ours are plain words; anything else in a path cannot name a row. */
+function pathParams(req: Request): Record<string, string> {
+  const params: Record<string, string> = {};
+  for (const [name, value] of Object.entries(req.params)) {
+    if (typeof value !== 'string' || !/^[A-Za-z0-9_-]{1,128}$/.test(value)) {
+      throw new LonghaulError('not_found', `there is no such ${name.replace(/_id$/, '').replaceAll('_', ' ')}`);
+    }
+    params[name] = value;
+  }
+  return params;
+}
+
+function readBody(item: Endpoint, req: Request): unknown {
+  const body: unknown = req.body;
+  const empty = body === undefined && !hasBody(req);
+  if (!empty && body === undefined) {
+    throw new LonghaulError('unsupported_media_type', 'the body must be JSON');
+  }
+  if (item.body === undefined) {
+    const blank = empty || (typeof body === 'object' && body !== null && Object.keys(body).length === 0);
+    if (!blank) {
+      const field = typeof body === 'object' && body !== null ? Object.keys(body)[0] : undefined;
+      throw new LonghaulError('invalid_request', 'this route takes no body', field === undefined ? {} : { field });
+    }
+    return {};
+  }
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw new LonghaulError('invalid_json', 'the body must be a JSON object');
+  }
+  checkJson(body);
+  return body;
+}
+
+function hasBody(req: Request): boolean {
+  return req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? '0') > 0;
+}
+
+function idempotencyKey(req: Request): string | undefined {
+  const key = req.headers['idempotency-key'];
+  if (key === undefined) return undefined;
+  if (typeof key !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(key)) {
+    throw new LonghaulError('invalid_request', 'must be 1 to 255 visible ASCII characters', {
+      field: 'Idempotency-Key',
+    });
+  }
+  return key;
+}
+
+function digest(body: unknown): string {
+  return createHash('sha256')
+    .update(canonicalize(body) ?? '')
+    .digest('hex');
+}

@@ -1,0 +1,33 @@
+import { agent, agentCreate } from '../../contracts/agents.ts';
+import { insertAgent } from '../../db/queries/agents.ts';
+import { resolveModel, resolveTools } from '../definitions.ts';
+import { endpoint } from '../endpoint.ts';
+import { renderAgent } from '../render/agents.ts';
+
+export const createAgent = endpoint({
+  method: 'post',
+  path: '/v1/agents',
+  tag: 'Agents',
+  summary: 'Create an agent (its version 1)',
+  body: agentCreate,
+  response: agent,
+  async handle({ db, principal }, { body }) {
+    const row = await insertAgent(
+      db,
+      { teamId: principal.teamId, createdBy: principal.userId },
+      {
+        name: body.name,
+        description: body.description ?? null,
+        model: resolveModel(body.model),
+        system: body.system ?? null,
+        tools: resolveTools(body.tools ?? []),
+        mcp_servers: [],
+        skills: [],
+        multiagent: null,
+        metadata: body.metadata ?? {},
+        harness: 'native',
+      },
+    );
+    return renderAgent(row);
+  },
+});

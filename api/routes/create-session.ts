@@ -1,0 +1,39 @@
+import { session, sessionCreate } from '../../contracts/sessions.ts';
+import { createSession as insertSession } from '../../db/queries/sessions.ts';
+import { resolveAgent } from '../agent-reference.ts';
+import { requireBudgetable } from '../budget.ts';
+import { requireRunnableEnvironment } from '../deployment-fields.ts';
+import { endpoint } from '../endpoint.ts';
+import { renderOneSession } from '../render/sessions.ts';
+
+export const createSession = endpoint({
+  method: 'post',
+  path: '/v1/sessions',
+  tag: 'Sessions',
+  summary: 'Open a session; initial events start its first turn',
+  body: sessionCreate,
+  response: session,
+  async handle({ db, principal, services, afterCommit }, { body }) {
+    const agent = await resolveAgent(db, principal.teamId, body.agent);
+    const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
+    requireBudgetable(agent.definition.model.id, body.budget, 'budget');
+    for (const [index, event] of (body.initial_events ?? []).entries()) {
+      if (event.model !== undefined) requireBudgetable(event.model, body.budget, `initial_events[${index}].model`);
+    }
+    const row = await insertSession(db, {
+      teamId: principal.teamId,
+      createdBy: principal.userId,
+      agent,
+      environment: { id: environment.id, config: environment.config },
+      title: body.title ?? null,
+      metadata: body.metadata ?? {},
+      budget: body.budget ?? null,
+      limits: body.limits ?? {},
+      vaultIds: body.vault_ids ?? [],
+      deploymentId: null,
+      initialEvents: body.initial_events ?? [],
+    });
+    afterCommit(() => services.delivery.deliver(row.id));
+    return renderOneSession(db, row);
+  },
+});

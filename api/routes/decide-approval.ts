@@ -1,0 +1,39 @@
+import { approval, approvalDecide, approvalPath } from '../../contracts/approvals.ts';
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import { inputProblem } from '../../contracts/tool-inputs.ts';
+import { getSession } from '../../db/queries/sessions.ts';
+import { confirm, requireOpen } from '../accept-events.ts';
+import { actorOf } from '../actor.ts';
+import { endpoint } from '../endpoint.ts';
+import { renderApproval } from '../render/approvals.ts';
+import { requireApproval } from '../require-approval.ts';
+
+export const decideApproval = endpoint({
+  method: 'post',
+  path: '/v1/approvals/{approval_id}/decide',
+  tag: 'Approvals',
+  summary: 'Decide an approval',
+  description:
+    'allow or deny a tool call; done, retry or skip one whose outcome is unknown. The same decision again changes nothing; another one is refused with already_decided.',
+  params: approvalPath,
+  body: approvalDecide,
+  response: approval,
+  async handle({ db, principal, services, afterCommit }, { params, body }) {
+    const found = await requireApproval(db, principal.teamId, params.approval_id);
+    const editedInput = body.input ?? undefined;
+    const problem = editedInput === undefined ? undefined : inputProblem(found.shown.tool, editedInput);
+    if (problem !== undefined) throw new LonghaulError('invalid_request', problem, { field: 'input' });
+    // The session's lock comes first everywhere, so that two deciders cannot block each other.
+    const session = await getSession(db, principal.teamId, found.sessionId, { lock: true });
+    if (found.state === 'pending') requireOpen(session);
+    const decided = await confirm(db, {
+      approval: found,
+      decision: body.decision,
+      actor: actorOf(principal),
+      message: body.message ?? undefined,
+      editedInput,
+    });
+    if (decided.event !== undefined) afterCommit(() => services.delivery.deliver(session.id));
+    return renderApproval(decided.approval);
+  },
+});

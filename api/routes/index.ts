@@ -1,0 +1,85 @@
+import type { AnyEndpoint } from '../endpoint.ts';
+import { archiveAgent } from './archive-agent.ts';
+import { archiveDeployment } from './archive-deployment.ts';
+import { archiveEnvironment } from './archive-environment.ts';
+import { archiveSession } from './archive-session.ts';
+import { createAgent } from './create-agent.ts';
+import { createDeployment } from './create-deployment.ts';
+import { createEnvironment } from './create-environment.ts';
+import { createSession } from './create-session.ts';
+import { decideApproval } from './decide-approval.ts';
+import { deleteEnvironment } from './delete-environment.ts';
+import { deleteSession } from './delete-session.ts';
+import { getAgent } from './get-agent.ts';
+import { getApproval } from './get-approval.ts';
+import { getDeploymentRun } from './get-deployment-run.ts';
+import { getDeployment } from './get-deployment.ts';
+import { getEnvironment } from './get-environment.ts';
+import { getHealth } from './get-health.ts';
+import { getMetrics } from './get-metrics.ts';
+import { getReadiness } from './get-readiness.ts';
+import { getSessionUsage } from './get-session-usage.ts';
+import { getSessionThread } from './get-session-thread.ts';
+import { getSession } from './get-session.ts';
+import { listAgentVersions } from './list-agent-versions.ts';
+import { listAgents } from './list-agents.ts';
+import { listApprovals } from './list-approvals.ts';
+import { listDeploymentRuns } from './list-deployment-runs.ts';
+import { listDeployments } from './list-deployments.ts';
+import { listEnvironments } from './list-environments.ts';
+import { listEvents } from './list-events.ts';
+import { listSessionThreads } from './list-session-threads.ts';
+import { listSessions } from './list-sessions.ts';
+import { pauseDeployment } from './pause-deployment.ts';
+import { runDeployment } from './run-deployment.ts';
+import { sendEvents } from './send-events.ts';
+import { streamEvents } from './stream-events.ts';
+import { unpauseDeployment } from './unpause-deployment.ts';
+import { updateAgent } from './update-agent.ts';
+import { updateDeployment } from './update-deployment.ts';
+import { updateEnvironment } from './update-environment.ts';
+import { updateSession } from './update-session.ts';
+
+/** Every route of the API, in the order of the documentation. */
+export const ENDPOINTS: readonly AnyEndpoint[] = [
+  createAgent,
+  listAgents,
+  getAgent,
+  updateAgent,
+  archiveAgent,
+  listAgentVersions,
+  createEnvironment,
+  listEnvironments,
+  getEnvironment,
+  updateEnvironment,
+  archiveEnvironment,
+  deleteEnvironment,
+  createSession,
+  listSessions,
+  getSession,
+  updateSession,
+  archiveSession,
+  deleteSession,
+  getSessionUsage,
+  listSessionThreads,
+  getSessionThread,
+  sendEvents,
+  listEvents,
+  streamEvents,
+  listApprovals,
+  getApproval,
+  decideApproval,
+  createDeployment,
+  listDeployments,
+  getDeployment,
+  updateDeployment,
+  pauseDeployment,
+  unpauseDeployment,
+  runDeployment,
+  archiveDeployment,
+  listDeploymentRuns,
+  getDeploymentRun,
+  getHealth,
+  getReadiness,
+  getMetrics,
+];

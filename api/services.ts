@@ -1,0 +1,20 @@
+import type { Pool } from '../db/pool.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { ApiConfig } from './config.ts';
+import type { Delivery } from './delivery.ts';
+import type { EventHub } from './event-hub.ts';
+import type { Metrics } from './metrics.ts';
+import type { Schedules } from './schedules.ts';
+import type { Temporal } from './temporal.ts';
+
+/** What routes work with; built once, in main.ts or by a test. */
+export interface Services {
+  pool: Pool;
+  temporal: Temporal;
+  delivery: Delivery;
+  schedules: Schedules;
+  hub: EventHub;
+  metrics: Metrics;
+  logger: Logger;
+  config: ApiConfig;
+}

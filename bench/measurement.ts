@@ -1,0 +1,41 @@
+import type { LonghaulClient } from '../client/index.ts';
+import type { DevJson } from '../cli/stack/home.ts';
+import type { OwnStack } from '../cli/demo/own-stack.ts';
+
+/** One line of the table. */
+export interface Row {
+  name: string;
+  value: number;
+  unit: 'ms' | 's' | 'MB' | 'KB';
+  /** The value should not be above it. */
+  target?: number;
+  samples: number;
+  /** What else was seen, for whoever wants to know why. */
+  note?: string;
+}
+
+export interface BenchContext {
+  stack: OwnStack;
+  devJson: DevJson;
+  client: LonghaulClient;
+  agentId: string;
+  environmentId: string;
+  /** Fewer samples: says that it works, not how fast it is. */
+  quick: boolean;
+  say: (line: string) => void;
+}
+
+export interface Measurement {
+  name: string;
+  run: (context: BenchContext) => Promise<Row[]>;
+}
+
+/** A message that plays a script. */
+export function scriptMessage(steps: object[]): { type: 'user.message'; content: string } {
+  return { type: 'user.message', content: `Bench.\n\`\`\`script\n${JSON.stringify(steps)}\n\`\`\`` };
+}
+
+/** A session of the bench's agent. */
+export async function openSession({ client, agentId, environmentId }: BenchContext): Promise<string> {
+  return (await client.sessions.create({ agent: agentId, environment_id: environmentId })).id;
+}

@@ -1,0 +1,104 @@
+#!/usr/bin/env node
+import { Command, InvalidArgumentError } from 'commander';
+import { readConfig } from './config.ts';
+import { EXIT, messageOf, say } from './output.ts';
+
+function port(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 65_535) throw new InvalidArgumentError('It must be 1 to 65535.');
+  return value;
+}
+
+// Commands are loaded when they run: `setup` and `--help` must not pay for the Temporal client.
+const program = new Command('longhaul')
+  .description('Durable agent orchestrator on Temporal')
+  .showHelpAfterError('(see --help)')
+  .exitOverride((error) => {
+    process.exit(error.exitCode === 0 ? EXIT.ok : EXIT.usage);
+  });
+
+program
+  .command('dev')
+  .description('run the whole stack on this machine: Postgres, Temporal, api, gateway, worker')
+  .option('-d, --detach', 'return when it is ready; end it with `longhaul stop`', false)
+  .option('-p, --port <port>', 'port of the api (default: 4680 or the next free one)', port)
+  .addHelpText('after', '\nExample:\n  LONGHAUL_HOME=/tmp/try longhaul dev --detach')
+  .action(async (options: { detach: boolean; port?: number }) => {
+    const { dev } = await import('./commands/dev.ts');
+    process.exitCode = await dev(readConfig(), { detach: options.detach, port: options.port });
+  });
+
+program
+  .command('setup')
+  .description('install what is missing: system packages, the Temporal server; does nothing when all is there')
+  .action(async () => {
+    const { setup } = await import('./commands/setup.ts');
+    process.exitCode = await setup(readConfig());
+  });
+
+program
+  .command('stop')
+  .description('end the stack of this home; its data stays')
+  .action(async () => {
+    const { stop } = await import('./commands/stop.ts');
+    process.exitCode = await stop(readConfig());
+  });
+
+program
+  .command('status')
+  .description('what runs in this home, and is it well')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { status } = await import('./commands/status.ts');
+    process.exitCode = await status(readConfig(), options);
+  });
+
+program
+  .command('doctor')
+  .description('check every prerequisite and say what to do about each problem')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { doctor } = await import('./commands/doctor.ts');
+    process.exitCode = await doctor(readConfig(), options);
+  });
+
+program
+  .command('demo')
+  .description('show on a stack of its own, in under two minutes, what a session survives; every claim is checked')
+  .option('-i, --interactive', 'answer the approval yourself', false)
+  .option('-k, --keep', 'leave the stack running to look around', false)
+  .option('-m, --model <id>', 'default: scripted (offline), or a real one when a key is set (ANTHROPIC_API_KEY, …)')
+  .action(async (options: { interactive: boolean; keep: boolean; model?: string }) => {
+    const { demo } = await import('./commands/demo.ts');
+    process.exitCode = await demo(readConfig(), { ...options, model: options.model });
+  });
+
+program
+  .command('migrate')
+  .description('bring the database of DATABASE_URL to the schema of this version')
+  .action(async () => {
+    const { migrateDatabase } = await import('./commands/migrate.ts');
+    process.exitCode = await migrateDatabase(readConfig());
+  });
+
+program
+  .command('keys')
+  .description('API keys in the database of DATABASE_URL, or of the running stack')
+  .command('create <name>')
+  .description('mint an API key and print it: it cannot be shown again')
+  .option('--user <id>', 'whom it stands for', 'admin')
+  .option('--team <id>', 'the team of that user', 'default')
+  .option('--unless-any', 'do nothing when a key exists already', false)
+  .option('--output <file>', 'write it to a file only its owner can read, instead of printing it')
+  .addHelpText('after', '\nExample:\n  longhaul keys create ci --user ci --team platform')
+  .action(async (name: string, options: { user: string; team: string; unlessAny: boolean; output?: string }) => {
+    const { createKey } = await import('./commands/keys.ts');
+    process.exitCode = await createKey(readConfig(), { name, ...options });
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  say(`longhaul: ${messageOf(error)}`);
+  process.exitCode = EXIT.failed;
+}

@@ -1,0 +1,137 @@
+import { z } from 'zod';
+import { BUILTIN_TOOL_NAMES } from './definitions.ts';
+import { descriptionField, metadata, metadataPatch, nameField, notSupportedYet, time } from './fields.ts';
+import { LIMITS } from './limits.ts';
+import { boolParam, createdFromTo, intParam, pageParams } from './paging.ts';
+
+const permissionPolicy = z.strictObject({ type: z.enum(['always_allow', 'always_ask', 'auto']) });
+const effort = z.enum(['low', 'medium', 'high', 'xhigh', 'max']);
+const modelId = z.string().trim().min(1).max(LIMITS.nameChars);
+
+export const modelParam = z.union([
+  modelId,
+  z.strictObject({
+    id: modelId,
+    effort: z.union([effort, z.strictObject({ type: effort })]).nullish(),
+    speed: z.enum(['standard', 'fast']).nullish(),
+    inference_geo: notSupportedYet(),
+  }),
+]);
+
+const toolConfigParam = z.strictObject({
+  name: z.enum([...BUILTIN_TOOL_NAMES, 'web_search']),
+  type: z.string().optional(),
+  enabled: z.boolean().nullish(),
+  permission_policy: permissionPolicy.nullish(),
+  allowed_domains: notSupportedYet(),
+  blocked_domains: notSupportedYet(),
+  max_content_tokens: notSupportedYet(),
+  url_sources: notSupportedYet(),
+  user_location: notSupportedYet(),
+});
+const toolsetParam = z.strictObject({
+  type: z.literal('agent_toolset_20260401'),
+  configs: z.array(toolConfigParam).max(32).nullish(),
+  default_config: z
+    .strictObject({ enabled: z.boolean().nullish(), permission_policy: permissionPolicy.nullish() })
+    .nullish(),
+});
+const customTool = z.strictObject({
+  type: z.literal('custom'),
+  name: z.string().regex(/^[A-Za-z0-9_-]{1,128}$/, 'must be 1 to 128 letters, digits, _ or -'),
+  description: z.string().min(1).max(10_000),
+  input_schema: z.looseObject({ type: z.literal('object') }),
+});
+export const toolsParam = z
+  .array(
+    z.discriminatedUnion('type', [toolsetParam, customTool], {
+      error: 'must be agent_toolset_20260401 or custom (mcp_toolset is not supported yet)',
+    }),
+  )
+  .max(LIMITS.toolsPerAgent);
+export type ToolParam = z.infer<typeof toolsParam>[number];
+export type ModelParam = z.infer<typeof modelParam>;
+
+const systemField = z.string().max(LIMITS.systemPromptChars).nullable().optional();
+const unsupported = {
+  mcp_servers: notSupportedYet(),
+  skills: notSupportedYet(),
+  multiagent: notSupportedYet(),
+  execution_identity: notSupportedYet(
+    (value) =>
+      value === undefined ||
+      value === null ||
+      (typeof value === 'object' && 'type' in value && value.type === 'service_account'),
+  ),
+};
+
+export const agentCreate = z
+  .strictObject({
+    name: nameField,
+    model: modelParam,
+    description: descriptionField,
+    system: systemField,
+    tools: toolsParam.optional(),
+    metadata: metadata.optional(),
+    harness: z.literal('native').optional().meta({ description: 'The loop that drives the model' }),
+    ...unsupported,
+  })
+  .meta({ id: 'AgentCreate' });
+export type AgentCreate = z.infer<typeof agentCreate>;
+
+export const agentUpdate = z
+  .strictObject({
+    version: z
+      .number()
+      .int()
+      .min(1)
+      .max(2_147_483_647)
+      .optional()
+      .meta({ description: 'The version this edit is based on' }),
+    name: nameField.optional(),
+    model: modelParam.optional(),
+    description: descriptionField,
+    system: systemField,
+    tools: toolsParam.nullish(),
+    metadata: metadataPatch,
+    ...unsupported,
+  })
+  .meta({ id: 'AgentUpdate' });
+export type AgentUpdate = z.infer<typeof agentUpdate>;
+
+const agentFields = {
+  id: z.string(),
+  type: z.literal('agent'),
+  version: z.number().int(),
+  name: z.string(),
+  description: z.string().nullable(),
+  model: z.object({
+    id: z.string(),
+    effort: z.object({ type: effort }).optional(),
+    speed: z.enum(['standard', 'fast']).optional(),
+  }),
+  system: z.string().nullable(),
+  tools: z.array(z.looseObject({ type: z.string() })),
+  mcp_servers: z.array(z.looseObject({ type: z.string(), name: z.string() })),
+  skills: z.array(z.looseObject({ type: z.string() })),
+  multiagent: z.null(),
+  execution_identity: z.object({ type: z.literal('service_account') }),
+  harness: z.literal('native'),
+};
+/** The definition a session was made with. */
+export const sessionAgent = z.object(agentFields).meta({ id: 'SessionAgent' });
+export const agent = z
+  .object({ ...agentFields, metadata, created_at: time, updated_at: time, archived_at: time.nullable() })
+  .meta({ id: 'Agent' });
+export type AgentResource = z.infer<typeof agent>;
+export type SessionAgentResource = z.infer<typeof sessionAgent>;
+
+export const agentReference = z.object({ type: z.literal('agent'), id: z.string(), version: z.number().int() });
+export const agentPath = z.object({ agent_id: z.string() });
+export const agentGetQuery = z.strictObject({ version: intParam(1, 2_147_483_647).optional() });
+export const agentListQuery = z.strictObject({
+  ...pageParams,
+  ...createdFromTo,
+  include_archived: boolParam.optional(),
+});
+export const agentVersionsQuery = z.strictObject({ ...pageParams });

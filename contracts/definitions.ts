@@ -1,0 +1,135 @@
+/** Zod-free types of stored JSON: what the API resolved and validated, what activities read. */
+import type { PermissionPolicy } from './states.ts';
+
+export type BuiltinToolName = 'bash' | 'read' | 'write' | 'edit' | 'glob' | 'grep' | 'web_fetch';
+export const BUILTIN_TOOL_NAMES: readonly BuiltinToolName[] = [
+  'bash',
+  'edit',
+  'glob',
+  'grep',
+  'read',
+  'web_fetch',
+  'write',
+];
+/** May be repeated without changing the world: re-run after a crash, run in parallel, allowed by `auto`. */
+export const READ_ONLY_TOOLS: readonly BuiltinToolName[] = ['read', 'glob', 'grep'];
+
+export interface ToolPermission {
+  type: PermissionPolicy;
+}
+export interface BuiltinToolConfig {
+  type: BuiltinToolName;
+  name: BuiltinToolName;
+  enabled: boolean;
+  permission_policy: ToolPermission;
+}
+export interface AgentToolset {
+  type: 'agent_toolset_20260401';
+  default_config: { enabled: boolean; permission_policy: ToolPermission };
+  configs: BuiltinToolConfig[];
+}
+export interface CustomTool {
+  type: 'custom';
+  name: string;
+  description: string;
+  input_schema: { type: 'object'; [key: string]: unknown };
+}
+export interface McpToolset {
+  type: 'mcp_toolset';
+  mcp_server_name: string;
+  default_config: { enabled: boolean; permission_policy: ToolPermission };
+  configs: { name: string; enabled: boolean; permission_policy: ToolPermission }[];
+}
+export type AgentTool = AgentToolset | CustomTool | McpToolset;
+
+/** `agent_versions.definition`: the agent resource without id, version and times. */
+export interface AgentDefinition {
+  name: string;
+  description: string | null;
+  model: { id: string; effort?: { type: 'low' | 'medium' | 'high' | 'xhigh' | 'max' }; speed?: 'standard' | 'fast' };
+  system: string | null;
+  tools: AgentTool[];
+  mcp_servers: { type: 'url'; name: string; url: string }[];
+  skills: { type: 'anthropic' | 'custom'; skill_id: string; version: string }[];
+  multiagent: null;
+  metadata: Record<string, string>;
+  /** Longhaul's own field; only `native` runs until the harness drivers land. */
+  harness: 'native';
+}
+
+/** `environments.config`. */
+export type EnvironmentConfig =
+  | {
+      type: 'cloud';
+      networking:
+        | { type: 'unrestricted' }
+        | { type: 'limited'; allowed_hosts: string[]; allow_mcp_servers: boolean; allow_package_managers: boolean };
+      packages: Record<'apt' | 'cargo' | 'gem' | 'go' | 'npm' | 'pip', string[]> & { type: 'packages' };
+      /** Longhaul's own fields. */
+      provider: 'local';
+    }
+  | { type: 'self_hosted' };
+
+/** `sessions.limits`, `deployments.limits`: absent means the default in limits.ts. */
+export interface SessionLimits {
+  max_steps_per_turn?: number;
+  turn_timeout_ms?: number;
+  wall_clock_ms?: number;
+  idle_ms?: number;
+  approval_ttl_ms?: number;
+}
+
+/** `{type:limit}`; the amount is in minor units (cents) as a decimal string, as Managed Agents has it. */
+export interface BudgetLimit {
+  type: 'limit';
+  max_list_cost: { amount: string; currency: 'USD' };
+}
+
+export interface TextBlock {
+  type: 'text';
+  text: string;
+}
+export interface ImageBlock {
+  type: 'image';
+  source: { type: 'base64'; media_type: string; data: string } | { type: 'url'; url: string };
+}
+export interface DocumentBlock {
+  type: 'document';
+  source:
+    | { type: 'base64'; media_type: string; data: string }
+    | { type: 'text'; media_type: 'text/plain'; data: string }
+    | { type: 'url'; url: string };
+  title?: string | null;
+  context?: string | null;
+}
+export type ContentBlock = TextBlock | ImageBlock | DocumentBlock;
+
+/** What an approver sees and what the digest binds (RFC 8785 canonical JSON, SHA-256). */
+export interface ApprovalShown {
+  kind: 'effect' | 'lost_effect';
+  effect_id: string;
+  tool: string;
+  input: Record<string, unknown>;
+  /** The command or the unified diff, ready to read. */
+  preview: string;
+  preview_truncated: boolean;
+  sandbox: { id: string | null; provider: string; isolation: string; network: string };
+  credentials: string[];
+  files_read: string[];
+  hosts_touched: string[];
+  agent: { id: string; version: number; name: string };
+  session_id: string;
+  started_by: string;
+  reason: string;
+  expires_at: string;
+}
+
+/** Tokens by kind, normalised over protocols: `inputTokens` never includes cached ones. */
+export interface Usage {
+  inputTokens: number;
+  cacheReadTokens: number;
+  cacheWrite5mTokens: number;
+  cacheWrite1hTokens: number;
+  outputTokens: number;
+  reasoningTokens: number;
+}

@@ -1,0 +1,97 @@
+import pg from 'pg';
+import { LonghaulError } from '../contracts/error-codes.ts';
+
+/** A pool or a client inside a transaction: query modules take either. */
+export type Queryable = Pick<pg.Pool, 'query'>;
+export type Pool = pg.Pool;
+
+/** bigint columns (seq, tokens, micros) stay below 2^53 here, so they are read as numbers. */
+pg.types.setTypeParser(pg.types.builtins.INT8, (text) => Number(text));
+
+interface PoolOptions {
+  databaseUrl: string;
+  applicationName: string;
+  max?: number;
+}
+
+/** Makes a pool whose waits and statements are bounded; a dropped idle connection never ends the process. */
+export function createPool(options: PoolOptions): Pool {
+  const pool = new pg.Pool({
+    connectionString: options.databaseUrl,
+    application_name: options.applicationName,
+    max: options.max ?? 10,
+    connectionTimeoutMillis: 5_000,
+    idleTimeoutMillis: 60_000,
+    statement_timeout: 20_000,
+    idle_in_transaction_session_timeout: 30_000,
+  });
+  // The next query reports the outage to its caller; an unhandled 'error' would end the process instead.
+  pool.on('error', () => undefined);
+  return pool;
+}
+
+/** Runs `work` in one transaction; rolls back on any throw. */
+export async function withTransaction<T>(pool: Pool, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  const onError = (error: Error): void => {
+    broken = error;
+  };
+  client.on('error', onError);
+  try {
+    await client.query('BEGIN');
+    const result = await work(client);
+    await client.query('COMMIT');
+    return result;
+  } catch (error) {
+    try {
+      await client.query('ROLLBACK');
+    } catch (rollbackError) {
+      broken = rollbackError instanceof Error ? rollbackError : new Error(String(rollbackError));
+    }
+    throw error;
+  } finally {
+    client.removeListener('error', onError);
+    client.release(broken);
+  }
+}
+
+const OUTAGE_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ENOENT',
+  'ETIMEDOUT',
+  '57P01',
+  '57P02',
+  '57P03',
+  '08000',
+  '08001',
+  '08003',
+  '08006',
+  '53300',
+  // The disk is full: work waits until somebody has made room.
+  '53100',
+]);
+
+/** True when the error means "Postgres is away", not "the statement is wrong": such work may be tried again. */
+export function isOutage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = (error as { code?: unknown }).code;
+  if (typeof code === 'string' && OUTAGE_CODES.has(code)) return true;
+  return /Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error/.test(
+    error.message,
+  );
+}
+
+/** True for SQLSTATE class 22: the value itself is wrong (a NUL in text, a number out of range …). */
+export function isDataError(error: unknown): boolean {
+  const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;
+  return typeof code === 'string' && /^22[0-9A-Z]{3}$/.test(code);
+}
+
+/** First row or a `not_found` error that names what was looked for. */
+export function requireRow<T>(row: T | undefined, what: string): T {
+  if (row === undefined) throw new LonghaulError('not_found', `${what} does not exist`);
+  return row;
+}

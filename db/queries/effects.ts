@@ -1,0 +1,168 @@
+import type { ContentBlock } from '../../contracts/definitions.ts';
+import type { EffectState, PolicyVerdict } from '../../contracts/states.ts';
+import { EFFECT_MOVES } from '../../contracts/states.ts';
+import type { Queryable } from '../pool.ts';
+import { requireRow } from '../pool.ts';
+import { toCamel } from '../rows.ts';
+
+export interface EffectResult {
+  content: ContentBlock[];
+  /** Intent of a file edit, written before the file is touched, so a crash in between can be told apart. */
+  plan?: { oldSha256: string; newSha256: string };
+}
+
+export interface EffectRow {
+  id: string;
+  sessionId: string;
+  turn: number;
+  step: number;
+  position: number;
+  toolUseId: string;
+  tool: string;
+  kind: 'builtin' | 'custom' | 'invalid';
+  idempotent: boolean;
+  input: Record<string, unknown>;
+  digest: string;
+  state: EffectState;
+  verdict: PolicyVerdict;
+  verdictReason: string;
+  generation: number;
+  sandboxId: string | null;
+  result: EffectResult | null;
+  isError: boolean | null;
+}
+
+const COLUMNS = `id, session_id, turn, step, position, tool_use_id, tool, kind, idempotent, input, digest, state, verdict,
+  verdict_reason, generation, sandbox_id, result, is_error`;
+
+export type EffectDraft = Omit<EffectRow, 'generation' | 'sandboxId'>;
+
+/** Writes the ledger rows of one step. */
+export async function insertEffects(tx: Queryable, drafts: EffectDraft[]): Promise<void> {
+  for (const draft of drafts) {
+    await tx.query(
+      `INSERT INTO effects (id, session_id, turn, step, position, tool_use_id, tool, kind, idempotent, input, digest,
+         state, verdict, verdict_reason, result, is_error, ended_at)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+         CASE WHEN $12 = 'denied' THEN now() END)`,
+      [
+        draft.id,
+        draft.sessionId,
+        draft.turn,
+        draft.step,
+        draft.position,
+        draft.toolUseId,
+        draft.tool,
+        draft.kind,
+        draft.idempotent,
+        JSON.stringify(draft.input),
+        draft.digest,
+        draft.state,
+        draft.verdict,
+        draft.verdictReason,
+        draft.result === null ? null : JSON.stringify(draft.result),
+        draft.isError,
+      ],
+    );
+  }
+}
+
+/** Throws `not_found`. */
+export async function getEffect(db: Queryable, effectId: string): Promise<EffectRow> {
+  const result = await db.query(`SELECT ${COLUMNS} FROM effects WHERE id = $1`, [effectId]);
+  return toCamel<EffectRow>(requireRow<object>(result.rows[0] as object | undefined, `effect ${effectId}`));
+}
+
+/** Effects of a session, in order; of one step when given. */
+export async function listEffects(
+  db: Queryable,
+  sessionId: string,
+  at?: { turn: number; step: number },
+): Promise<EffectRow[]> {
+  const result = await db.query(
+    `SELECT ${COLUMNS} FROM effects
+     WHERE session_id = $1 AND ($2::int IS NULL OR (turn = $2 AND step = $3)) ORDER BY turn, step, position`,
+    [sessionId, at?.turn ?? null, at?.step ?? null],
+  );
+  return result.rows.map((row) => toCamel<EffectRow>(row as object));
+}
+
+interface EffectChange {
+  result?: EffectResult;
+  isError?: boolean;
+  sandboxId?: string;
+  input?: Record<string, unknown>;
+  digest?: string;
+  /** A human asked to run a lost effect again. */
+  nextGeneration?: boolean;
+}
+
+/**
+ * Compare-and-swap: moves the effect when it is in one of `from` (and, when given, of that generation). False means
+ * somebody else moved it first; the caller must then read it again and do nothing on its own account.
+ */
+export async function moveEffect(
+  tx: Queryable,
+  effectId: string,
+  from: EffectState,
+  to: EffectState,
+  change: EffectChange = {},
+  generation?: number,
+): Promise<boolean> {
+  if (!(EFFECT_MOVES[from] as readonly EffectState[]).includes(to)) {
+    throw new Error(`illegal effect move ${from} -> ${to}`);
+  }
+  const ended = to === 'denied' || to === 'succeeded' || to === 'failed';
+  const moved = await tx.query(
+    `UPDATE effects SET state = $3, result = coalesce($4, result), is_error = coalesce($5, is_error),
+       sandbox_id = coalesce($6, sandbox_id), input = coalesce($7, input), digest = coalesce($8, digest),
+       started_at = CASE WHEN $3 = 'started' THEN now() ELSE started_at END,
+       ended_at = CASE WHEN $9 THEN now() END, generation = generation + $10
+     WHERE id = $1 AND state = $2 AND ($11::int IS NULL OR generation = $11)`,
+    [
+      effectId,
+      from,
+      to,
+      change.result === undefined ? null : JSON.stringify(change.result),
+      change.isError ?? null,
+      change.sandboxId ?? null,
+      change.input === undefined ? null : JSON.stringify(change.input),
+      change.digest ?? null,
+      ended,
+      change.nextGeneration === true ? 1 : 0,
+      generation ?? null,
+    ],
+  );
+  return moved.rowCount !== 0;
+}
+
+/** Writes the intent of a started file edit. */
+export async function planEffect(db: Queryable, effectId: string, plan: EffectResult['plan']): Promise<void> {
+  await db.query(`UPDATE effects SET result = $2 WHERE id = $1 AND state = 'started'`, [
+    effectId,
+    JSON.stringify({ content: [], plan }),
+  ]);
+}
+
+/** Effects that have not reached a final state. */
+export async function listOpenEffects(tx: Queryable, sessionId: string, turn?: number): Promise<EffectRow[]> {
+  const result = await tx.query(
+    `SELECT ${COLUMNS} FROM effects
+     WHERE session_id = $1 AND state NOT IN ('denied', 'succeeded', 'failed') AND ($2::int IS NULL OR turn = $2)
+     ORDER BY turn, step, position FOR UPDATE`,
+    [sessionId, turn ?? null],
+  );
+  return result.rows.map((row) => toCamel<EffectRow>(row as object));
+}
+
+/** Those of `effectIds` that a client still has to answer, in their order. */
+export async function stillWaiting(tx: Queryable, effectIds: string[]): Promise<string[]> {
+  const result = await tx.query<{ id: string }>(
+    `SELECT e.id FROM effects e
+     WHERE e.id = ANY($1) AND ((e.kind = 'custom' AND e.state = 'waiting')
+       OR EXISTS (SELECT 1 FROM approvals a WHERE a.effect_id = e.id AND a.state = 'pending'))
+     ORDER BY e.turn, e.step, e.position`,
+    [effectIds],
+  );
+  return result.rows.map((row) => row.id);
+}

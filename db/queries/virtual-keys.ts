@@ -1,0 +1,103 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { BudgetLimit } from '../../contracts/definitions.ts';
+import { newId } from '../../contracts/ids.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import type { Queryable } from '../pool.ts';
+import { toCamel } from '../rows.ts';
+
+/** Every virtual key starts with it, so that a key names its kind in logs of others and in secret scanners. */
+export const VIRTUAL_KEY_PREFIX = 'lhv_';
+
+/** What a virtual key is bound to: the gateway believes this, never a body or a header. */
+export interface VirtualKeyRow {
+  id: string;
+  teamId: string;
+  userId: string;
+  sessionId: string | null;
+  agentId: string | null;
+  agentVersion: number | null;
+  /** null: every model; an entry may end with `*`. */
+  allowedModels: string[] | null;
+  maxParallel: number;
+  expiresAt: Date;
+  hasBudget: boolean;
+}
+
+export interface VirtualKeyDraft {
+  teamId: string;
+  userId: string;
+  sessionId?: string;
+  agentId?: string;
+  agentVersion?: number;
+  allowedModels?: string[];
+  /** Default: LIMITS.virtualKeyParallel. */
+  maxParallel?: number;
+  /** Default: LIMITS.virtualKeyTtlMs. */
+  ttlMs?: number;
+}
+
+/** Makes a key of 256 random bits. The key itself is returned once and never stored. */
+export async function mintVirtualKey(db: Queryable, draft: VirtualKeyDraft): Promise<{ id: string; key: string }> {
+  const id = newId('virtualKey');
+  const key = VIRTUAL_KEY_PREFIX + randomBytes(32).toString('base64url');
+  await db.query(
+    `INSERT INTO virtual_keys (id, key_hash, team_id, user_id, session_id, agent_id, agent_version, allowed_models,
+       max_parallel, expires_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10 / 1000.0))`,
+    [
+      id,
+      hashOf(key),
+      draft.teamId,
+      draft.userId,
+      draft.sessionId ?? null,
+      draft.agentId ?? null,
+      draft.agentVersion ?? null,
+      draft.allowedModels === undefined ? null : JSON.stringify(draft.allowedModels),
+      draft.maxParallel ?? LIMITS.virtualKeyParallel,
+      draft.ttlMs ?? LIMITS.virtualKeyTtlMs,
+    ],
+  );
+  return { id, key };
+}
+
+/** The row of a key that is neither revoked nor expired and whose session may still spend. */
+export async function findVirtualKey(db: Queryable, key: string): Promise<VirtualKeyRow | undefined> {
+  const result = await db.query<Record<string, unknown>>(
+    `SELECT k.id, k.team_id, k.user_id, k.session_id, k.agent_id, k.agent_version, k.allowed_models, k.max_parallel,
+       k.expires_at, s.budget IS NOT NULL AS has_budget
+     FROM virtual_keys k LEFT JOIN sessions s ON s.id = k.session_id
+     WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND k.expires_at > now()
+       AND (s.id IS NULL OR (s.status <> 'terminated' AND s.deleted_at IS NULL))`,
+    [hashOf(key)],
+  );
+  const row = result.rows[0];
+  return row === undefined ? undefined : toCamel<VirtualKeyRow>(row);
+}
+
+/** Ends every key of a session; a second call changes nothing. Returns how many were ended. */
+export async function revokeSessionKeys(db: Queryable, sessionId: string): Promise<number> {
+  const result = await db.query(
+    'UPDATE virtual_keys SET revoked_at = now() WHERE session_id = $1 AND revoked_at IS NULL',
+    [sessionId],
+  );
+  return result.rowCount ?? 0;
+}
+
+/** Money a session may spend and has spent; undefined when it has no budget. */
+export async function findSessionSpend(
+  db: Queryable,
+  sessionId: string,
+): Promise<{ budget: BudgetLimit; spentMicros: number } | undefined> {
+  const result = await db.query<{ budget: BudgetLimit; spent_micros: number }>(
+    `SELECT s.budget, (SELECT coalesce(sum(l.cost_micros), 0)::bigint FROM ledger l WHERE l.session_id = s.id)
+       AS spent_micros
+     FROM sessions s WHERE s.id = $1 AND s.budget IS NOT NULL`,
+    [sessionId],
+  );
+  const row = result.rows[0];
+  return row === undefined ? undefined : { budget: row.budget, spentMicros: row.spent_micros };
+}
+
+function hashOf(key: string): Buffer {
+  return createHash('sha256').update(key).digest();
+}

@@ -1,0 +1,61 @@
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { Pool } from '../../db/pool.ts';
+import type { Authenticator } from '../auth.ts';
+import { checkBudget } from '../budget.ts';
+import type { GatewayTimeouts } from '../config.ts';
+import type { GatewayMetrics } from '../metrics.ts';
+import { endWithFailure } from './broadcast.ts';
+import { ledgerEntry, type LedgerWriter } from './ledger-writer.ts';
+import { REQUEST_ID_HEADER, type ModelRequest } from './model-request.ts';
+import { UpstreamCall } from './run-call.ts';
+
+interface DirectDeps {
+  pool: Pool;
+  authenticator: Authenticator;
+  ledger: LedgerWriter;
+  metrics: GatewayMetrics;
+  timeouts: GatewayTimeouts;
+}
+
+/** A call that belongs to one response: bytes pass through at the caller's pace, and end when the caller goes away. */
+export async function serveDirect(deps: DirectDeps, request: ModelRequest): Promise<void> {
+  await checkBudget(deps.pool, request.caller, request.model);
+  const giveBack = deps.authenticator.takeSlot(request.caller);
+  deps.metrics.started();
+  const { res } = request;
+  let isStreamed = false;
+  const call = new UpstreamCall({
+    provider: request.provider,
+    request: request.upstream,
+    isStream: request.isStream,
+    timeouts: deps.timeouts,
+    taker: {
+      // The head waits for the first piece: until then a failure can still be told by the status.
+      onHead: (status, headers, isStream) => {
+        isStreamed = isStream;
+        res.statusCode = status;
+        for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
+        res.setHeader(REQUEST_ID_HEADER, request.requestId);
+      },
+      onData: (chunk) => res.write(chunk),
+    },
+  });
+  const onDrain = (): void => call.resume();
+  const onClose = (): void => call.abort(new LonghaulError('cancelled', 'the caller went away'));
+  res.on('drain', onDrain);
+  res.on('close', onClose);
+  const outcome = await call.outcome;
+  res.removeListener('drain', onDrain);
+  res.removeListener('close', onClose);
+  giveBack();
+  deps.metrics.ended(request.model, request.provider.name, outcome);
+  if (request.upstream.operation === 'generate') {
+    const facts = { ...request, provider: request.provider.name, place: undefined };
+    deps.ledger.write(ledgerEntry(facts, outcome));
+  }
+  if (outcome.failure === undefined) res.end();
+  else {
+    const how = { protocol: request.protocol, requestId: request.requestId, isStream: isStreamed };
+    endWithFailure(res, how, { failure: outcome.failure, wasStreamed: outcome.failureWasStreamed });
+  }
+}

@@ -1,0 +1,24 @@
+import type { ServerResponse } from 'node:http';
+import type { Caller } from '../auth.ts';
+import type { Protocol } from '../protocol.ts';
+import type { Provider, ProviderRequest } from '../providers/port.ts';
+
+/** One checked request of a caller, ready to be answered by a provider or from a record. */
+export interface ModelRequest {
+  res: ServerResponse;
+  requestId: string;
+  protocol: Protocol;
+  caller: Caller;
+  provider: Provider;
+  /** As the provider knows it; what the ledger says. */
+  model: string;
+  isStream: boolean;
+  upstream: ProviderRequest;
+}
+
+/** Header that tells a caller its answer was made for an earlier request. */
+export const REPLAYED_HEADER = 'x-longhaul-replayed';
+/** Header that tells a caller its answer is being made for an earlier request, too. */
+export const ATTACHED_HEADER = 'x-longhaul-attached';
+/** Our id of the request, beside the provider's own `request-id`. */
+export const REQUEST_ID_HEADER = 'x-longhaul-request-id';

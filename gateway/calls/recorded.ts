@@ -1,0 +1,261 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import { assertNever } from '../../contracts/states.ts';
+import { isOutage, withTransaction, type Pool } from '../../db/pool.ts';
+import { recordLedgerEntry } from '../../db/queries/ledger.ts';
+import {
+  CANCELLED_DIGEST,
+  cancelModelCall,
+  claimModelCall,
+  completeModelCall,
+  findModelCall,
+  releaseModelCall,
+  renewModelCalls,
+  type Claim,
+  type RecordedAnswer,
+} from '../../db/queries/model-calls.ts';
+import type { Logger } from '../../telemetry/logger.ts';
+import type { Authenticator } from '../auth.ts';
+import { checkBudget } from '../budget.ts';
+import type { GatewayTimeouts } from '../config.ts';
+import type { GatewayMetrics } from '../metrics.ts';
+import { errorBody, errorHeaders } from '../protocol.ts';
+import { Broadcast } from './broadcast.ts';
+import type { CallKey } from './idempotency-key.ts';
+import { ledgerEntry, throughOutages } from './ledger-writer.ts';
+import { ATTACHED_HEADER, REPLAYED_HEADER, REQUEST_ID_HEADER, type ModelRequest } from './model-request.ts';
+import { UpstreamCall, type CallOutcome } from './run-call.ts';
+
+interface RecordedDeps {
+  pool: Pool;
+  authenticator: Authenticator;
+  logger: Logger;
+  metrics: GatewayMetrics;
+  timeouts: GatewayTimeouts;
+  leaseMs: number;
+}
+
+interface RunningEntry {
+  digest: string;
+  broadcast: Broadcast;
+  call: UpstreamCall;
+  done: Promise<void>;
+}
+
+const POLL_MIN_MS = 25;
+const POLL_MAX_MS = 500;
+
+/**
+ * Calls with an idempotency key. The gateway owns them: they run to their end when the caller dies, are recorded
+ * together with their ledger row, and every later request under the key gets the recorded bytes.
+ */
+export class RecordedCalls {
+  readonly #deps: RecordedDeps;
+  readonly #owner = `gw_${randomBytes(12).toString('hex')}`;
+  readonly #running = new Map<string, RunningEntry>();
+  readonly #renewal: NodeJS.Timeout;
+
+  constructor(deps: RecordedDeps) {
+    this.#deps = deps;
+    this.#renewal = setInterval(() => void this.#renew(), Math.max(100, Math.floor(deps.leaseMs / 3)));
+    this.#renewal.unref();
+  }
+
+  /** Answers from the record, from the running call, or by making the call. */
+  async serve(request: ModelRequest, key: CallKey): Promise<void> {
+    const digest = createHash('sha256').update(`${request.protocol}\n`).update(request.upstream.body).digest('hex');
+    const deadlineMs = Date.now() + this.#deps.timeouts.totalMs;
+    for (let pollMs = POLL_MIN_MS; ; pollMs = Math.min(pollMs * 2, POLL_MAX_MS)) {
+      if (request.res.destroyed) return;
+      const running = this.#running.get(key.stored);
+      if (running !== undefined) {
+        requireSameRequest(running.digest, digest);
+        this.#deps.metrics.replayed();
+        this.#follow(request, running.broadcast, { [ATTACHED_HEADER]: 'true' });
+        return;
+      }
+      const claim = await this.#claim(request, key, digest);
+      switch (claim.state) {
+        case 'owned':
+          await this.#start(request, key, digest);
+          return;
+        case 'complete':
+          if (claim.requestDigest !== CANCELLED_DIGEST) requireSameRequest(claim.requestDigest, digest);
+          this.#deps.metrics.replayed();
+          replay(request, claim.answer);
+          return;
+        case 'in_flight':
+          requireSameRequest(claim.requestDigest, digest);
+          break;
+        default:
+          assertNever(claim);
+      }
+      if (Date.now() > deadlineMs) {
+        throw new LonghaulError('idempotency_in_progress', 'the first call with this Idempotency-Key still runs', {
+          retryAfterMs: 1_000,
+        });
+      }
+      await new Promise((resolve) => setTimeout(resolve, pollMs));
+    }
+  }
+
+  /** Makes `cancelled` the answer of a step's key for good. Resolves when what was billed so far is recorded. */
+  async cancel(request: { key: string; sessionId: string; requestId: string }): Promise<'cancelled' | 'complete'> {
+    const error = new LonghaulError('cancelled', 'the model call was cancelled');
+    const answer: RecordedAnswer = {
+      status: error.status,
+      headers: errorHeaders(error, request.requestId),
+      body: Buffer.from(JSON.stringify(errorBody('messages', { error }, request.requestId))),
+    };
+    const place = { key: request.key, sessionId: request.sessionId, owner: this.#owner };
+    const wasOpen = await cancelModelCall(this.#deps.pool, place, answer);
+    const running = this.#running.get(request.key);
+    if (wasOpen) running?.call.abort(error);
+    await running?.done;
+    return wasOpen ? 'cancelled' : 'complete';
+  }
+
+  /** Lets running calls end for `graceMs`, then ends them so that others can make them again. */
+  async close(graceMs: number): Promise<void> {
+    const ended = Promise.all(Array.from(this.#running.values(), (entry) => entry.done));
+    let timer: NodeJS.Timeout | undefined;
+    const patience = new Promise((resolve) => {
+      timer = setTimeout(resolve, graceMs);
+    });
+    await Promise.race([ended, patience]);
+    clearTimeout(timer);
+    for (const { call } of this.#running.values()) {
+      call.abort(new LonghaulError('provider_unavailable', 'the gateway shuts down'));
+    }
+    await Promise.all(Array.from(this.#running.values(), (entry) => entry.done));
+    clearInterval(this.#renewal);
+  }
+
+  async #claim(request: ModelRequest, key: CallKey, requestDigest: string): Promise<Claim> {
+    try {
+      return await claimModelCall(this.#deps.pool, {
+        key: key.stored,
+        sessionId: request.caller.virtualKey?.sessionId ?? null,
+        requestDigest,
+        owner: this.#owner,
+        leaseMs: this.#deps.leaseMs,
+      });
+    } catch (error) {
+      if (!isOutage(error)) throw error;
+      throw new LonghaulError('database_unavailable', 'the call cannot be recorded', { cause: error });
+    }
+  }
+
+  /** Makes the call this process has claimed; gives the claim back when it may not be made. */
+  async #start(request: ModelRequest, key: CallKey, digest: string): Promise<void> {
+    let giveBack: () => void;
+    try {
+      await checkBudget(this.#deps.pool, request.caller, request.model);
+      giveBack = this.#deps.authenticator.takeSlot(request.caller);
+    } catch (error) {
+      await releaseModelCall(this.#deps.pool, key.stored, this.#owner);
+      throw error;
+    }
+    const broadcast = new Broadcast();
+    const call = this.#call(request, broadcast);
+    const done = call.outcome
+      .then((outcome) => this.#settle(request, key, broadcast, outcome))
+      .catch((error: unknown) => {
+        this.#deps.logger.error({ err: error, requestId: request.requestId }, 'a model call could not be recorded');
+        broadcast.fail({ error: new LonghaulError('internal', 'the call could not be recorded') });
+      })
+      .finally(() => {
+        giveBack();
+        this.#running.delete(key.stored);
+      });
+    this.#running.set(key.stored, { digest, broadcast, call, done });
+    this.#follow(request, broadcast, {});
+  }
+
+  #call(request: ModelRequest, broadcast: Broadcast): UpstreamCall {
+    this.#deps.metrics.started();
+    let isStreamed = false;
+    const call: UpstreamCall = new UpstreamCall({
+      provider: request.provider,
+      request: request.upstream,
+      isStream: request.isStream,
+      timeouts: this.#deps.timeouts,
+      taker: {
+        onHead: (status, headers, isStream) => {
+          isStreamed = isStream;
+          broadcast.setHead(status, headers, isStream);
+        },
+        onData: (chunk, isLast) => {
+          broadcast.push(chunk);
+          if (broadcast.sizeBytes > LIMITS.recordedCallBytes) {
+            call.abort(new LonghaulError('provider_rejected', 'the answer is larger than an answer may be'));
+          } else if (isStreamed && !isLast) broadcast.release();
+          return true;
+        },
+      },
+    });
+    return call;
+  }
+
+  async #settle(request: ModelRequest, key: CallKey, broadcast: Broadcast, outcome: CallOutcome): Promise<void> {
+    this.#deps.metrics.ended(request.model, request.provider.name, outcome);
+    const entry = ledgerEntry({ ...request, provider: request.provider.name, place: key.place }, outcome);
+    const isAnswered = outcome.failure === undefined;
+    const isRecorded = await throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>
+      withTransaction(this.#deps.pool, async (tx) => {
+        const isMine = isAnswered && (await completeModelCall(tx, key.stored, this.#owner, broadcast.answer()));
+        if (isAnswered || outcome.usageBasis !== 'none') await recordLedgerEntry(tx, entry);
+        if (!isAnswered) await releaseModelCall(tx, key.stored, this.#owner);
+        return isMine;
+      }),
+    );
+    if (outcome.failure !== undefined) broadcast.fail(outcome.failure, outcome.failureWasStreamed);
+    else if (isRecorded) broadcast.finish();
+    else broadcast.fail({ error: await this.#whyLost(key.stored) });
+  }
+
+  async #renew(): Promise<void> {
+    const keys = [...this.#running.keys()];
+    if (keys.length === 0) return;
+    try {
+      const mine = await renewModelCalls(this.#deps.pool, this.#owner, keys, this.#deps.leaseMs);
+      for (const key of keys) {
+        const running = this.#running.get(key);
+        if (!mine.has(key) && running !== undefined) running.call.abort(await this.#whyLost(key));
+      }
+    } catch (error) {
+      this.#deps.logger.warn({ err: error, calls: keys.length }, 'leases of model calls were not renewed');
+    }
+  }
+
+  async #whyLost(key: string): Promise<LonghaulError> {
+    const found = await findModelCall(this.#deps.pool, key);
+    return found?.state === 'complete' && found.requestDigest === CANCELLED_DIGEST
+      ? new LonghaulError('cancelled', 'the model call was cancelled')
+      : new LonghaulError('idempotency_in_progress', 'another gateway has taken the call over', {
+          retryAfterMs: 1_000,
+        });
+  }
+
+  #follow(request: ModelRequest, broadcast: Broadcast, headers: Record<string, string>): void {
+    const { res, protocol, requestId } = request;
+    broadcast.follow({ res, protocol, requestId, headers: { ...headers, [REQUEST_ID_HEADER]: requestId } });
+  }
+}
+
+function requireSameRequest(recorded: string, digest: string): void {
+  if (recorded === digest) return;
+  throw new LonghaulError('idempotency_conflict', 'the Idempotency-Key was used for a different request');
+}
+
+function replay({ res, requestId }: ModelRequest, answer: RecordedAnswer): void {
+  if (res.destroyed) return;
+  res.writeHead(answer.status, {
+    ...answer.headers,
+    [REPLAYED_HEADER]: 'true',
+    [REQUEST_ID_HEADER]: requestId,
+    'content-length': answer.body.length,
+  });
+  res.end(answer.body);
+}

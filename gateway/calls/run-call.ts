@@ -1,0 +1,170 @@
+import type { Usage } from '../../contracts/definitions.ts';
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { GatewayTimeouts } from '../config.ts';
+import type { AnswerSink, Provider, ProviderRequest, RunningCall } from '../providers/port.ts';
+import { providerFailure } from '../providers/provider-errors.ts';
+import type { ProtocolError } from '../protocol.ts';
+import { NO_USAGE } from '../usage/normalise.ts';
+import { createTap, type UsageTap } from '../usage/tap.ts';
+
+/** Who takes the answer while it streams. Heads are good ones only: failures are in the outcome. */
+export interface AnswerTaker {
+  onHead(status: number, headers: Record<string, string>, isStream: boolean): void;
+  /** `isLast`: with this piece the answer is whole. False asks for a pause. */
+  onData(chunk: Buffer, isLast: boolean): boolean;
+}
+
+/** How a call ended and what it cost. */
+export interface CallOutcome {
+  usage: Usage;
+  usageBasis: 'reported' | 'estimated' | 'none';
+  httpStatus: number | null;
+  ttftMs: number | null;
+  latencyMs: number;
+  /** Undefined: the whole answer was given. */
+  failure: ProtocolError | undefined;
+  /** True when the failure has been told in the stream by the provider itself. */
+  failureWasStreamed: boolean;
+}
+
+interface CallOptions {
+  provider: Provider;
+  request: ProviderRequest;
+  isStream: boolean;
+  timeouts: GatewayTimeouts;
+  taker: AnswerTaker;
+}
+
+const MAX_ERROR_BODY_BYTES = 64 * 1024;
+
+/** One call to a provider, from the request to its outcome. Never rejects: a failure is an outcome. */
+export class UpstreamCall implements AnswerSink {
+  readonly outcome: Promise<CallOutcome>;
+  readonly #options: CallOptions;
+  readonly #startedMs = performance.now();
+  readonly #totalTimer: NodeJS.Timeout;
+  #waitTimer: NodeJS.Timeout;
+  #running: RunningCall | undefined;
+  #settle: (outcome: CallOutcome) => void = () => undefined;
+  #isSettled = false;
+  #status: number | null = null;
+  #headers: Record<string, string> = {};
+  #errorBody: Buffer[] | undefined;
+  #errorBytes = 0;
+  #tap: UsageTap | undefined;
+  #ttftMs: number | null = null;
+
+  constructor(options: CallOptions) {
+    this.#options = options;
+    this.outcome = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+    const { timeouts, isStream } = options;
+    // An answer that does not stream has its first byte when all of it is made.
+    this.#waitTimer = this.#failAfter(isStream ? timeouts.firstByteMs : timeouts.totalMs, 'the first byte');
+    this.#totalTimer = this.#failAfter(timeouts.totalMs, 'the whole answer');
+    this.#running = options.provider.start(options.request, this);
+    if (this.#isSettled) this.#running.abort();
+  }
+
+  /** Ends the call now; what was billed so far is in the outcome. */
+  abort(error: LonghaulError): void {
+    this.#fail({ error }, true);
+  }
+
+  /** The taker can take more. */
+  resume(): void {
+    if (this.#isSettled) return;
+    this.#waitTimer.refresh();
+    this.#running?.resume();
+  }
+
+  onHead(status: number, headers: Record<string, string>): void {
+    if (this.#isSettled) return;
+    this.#status = status;
+    this.#headers = headers;
+    if (status >= 400) {
+      this.#errorBody = [];
+      return;
+    }
+    const isStream = /^text\/event-stream/i.test(headers['content-type'] ?? '');
+    this.#tap = createTap(this.#options.request.protocol, isStream);
+    this.#options.taker.onHead(status, headers, isStream);
+  }
+
+  onData(chunk: Buffer): boolean {
+    if (this.#isSettled) return true;
+    if (this.#ttftMs === null) {
+      this.#ttftMs = Math.round(performance.now() - this.#startedMs);
+      clearTimeout(this.#waitTimer);
+      this.#waitTimer = this.#failAfter(this.#options.timeouts.idleMs, 'the next piece');
+    } else this.#waitTimer.refresh();
+    if (this.#errorBody !== undefined) {
+      this.#errorBytes += chunk.length;
+      if (this.#errorBytes <= MAX_ERROR_BODY_BYTES) this.#errorBody.push(chunk);
+      return true;
+    }
+    this.#tap?.push(chunk);
+    return this.#options.taker.onData(chunk, this.#tap?.isComplete === true);
+  }
+
+  onEnd(): void {
+    if (this.#isSettled) return;
+    if (this.#errorBody !== undefined) {
+      this.#fail(providerFailure(this.#status ?? 500, this.#headers, Buffer.concat(this.#errorBody)), false);
+      return;
+    }
+    this.#tap?.finish();
+    if (this.#tap?.streamError !== undefined) {
+      this.#end({ error: new LonghaulError('provider_unavailable', this.#tap.streamError) }, true, true);
+    } else if (this.#tap?.isComplete === true) this.#end(undefined, true);
+    else this.#end({ error: new LonghaulError('provider_unavailable', 'the answer ended before it was whole') }, true);
+  }
+
+  onFailure(error: Error, billed: boolean): void {
+    const known = error instanceof LonghaulError;
+    const reason = known ? error : new LonghaulError('provider_unavailable', messageOf(error), { cause: error });
+    this.#fail({ error: reason }, billed);
+  }
+
+  #failAfter(ms: number, what: string): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.#fail({ error: new LonghaulError('provider_timeout', `${what} did not come within ${ms} ms`) }, true);
+    }, ms);
+  }
+
+  #fail(failure: ProtocolError, billed: boolean): void {
+    if (this.#isSettled) return;
+    this.#tap?.finish();
+    this.#end(failure, billed);
+    this.#running?.abort();
+  }
+
+  #end(failure: ProtocolError | undefined, billed: boolean, failureWasStreamed = false): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    clearTimeout(this.#waitTimer);
+    clearTimeout(this.#totalTimer);
+    const tap = billed && this.#ttftMs !== null ? this.#tap : undefined;
+    this.#settle({
+      usage: tap?.usage ?? { ...NO_USAGE },
+      usageBasis: basisOf(tap),
+      httpStatus: failure === undefined || this.#tap !== undefined ? this.#status : failure.error.status,
+      ttftMs: this.#ttftMs,
+      latencyMs: Math.round(performance.now() - this.#startedMs),
+      failure,
+      failureWasStreamed,
+    });
+  }
+}
+
+function basisOf(tap: UsageTap | undefined): CallOutcome['usageBasis'] {
+  if (tap === undefined) return 'none';
+  if (tap.isFinal) return 'reported';
+  return tap.usage.outputTokens > 0 || tap.isReported ? 'estimated' : 'none';
+}
+
+function messageOf(error: Error): string {
+  const code = (error as { code?: unknown }).code;
+  return `the connection to the provider failed${typeof code === 'string' ? ` (${code})` : ''}`;
+}

@@ -1,0 +1,65 @@
+import { createServer, type ServerResponse } from 'node:http';
+import { Registry, collectDefaultMetrics } from 'prom-client';
+import { LonghaulError } from '../contracts/error-codes.ts';
+import { newId } from '../contracts/ids.ts';
+import { createPool } from '../db/pool.ts';
+import { createLogger } from '../telemetry/logger.ts';
+import { readGatewayProcessConfig } from './config.ts';
+import { sendError, sendJson } from './http.ts';
+import { createGateway } from './server.ts';
+
+/** The gateway as a process of its own: `/healthz` (alive), `/readyz` (database answers), `/metrics`, model routes. */
+function main(): void {
+  const config = readGatewayProcessConfig();
+  const logger = createLogger('gateway', config.logLevel);
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-gateway', max: 20 });
+  const gateway = createGateway({ pool, config, logger, registry });
+
+  const ready = async (res: ServerResponse): Promise<void> => {
+    try {
+      await pool.query('SELECT 1');
+      sendJson(res, 200, {}, { status: 'ready' });
+    } catch {
+      sendJson(res, 503, {}, { status: 'database_unavailable' });
+    }
+  };
+  const metrics = async (res: ServerResponse): Promise<void> => {
+    const text = await registry.metrics();
+    res.writeHead(200, { 'content-type': registry.contentType }).end(text);
+  };
+  const server = createServer((req, res) => {
+    if (gateway.handle(req, res)) return;
+    if (req.method === 'GET' && req.url === '/healthz') sendJson(res, 200, {}, { status: 'ok' });
+    else if (req.method === 'GET' && req.url === '/readyz') void ready(res);
+    else if (req.method === 'GET' && req.url === '/metrics') void metrics(res);
+    else {
+      const error = new LonghaulError(
+        'route_not_found',
+        `the gateway has no route ${req.method ?? ''} ${req.url ?? ''}`,
+      );
+      sendError(res, 'messages', { error }, newId('request'));
+    }
+  });
+  server.listen(config.port, config.host, () => {
+    const address = server.address();
+    const port = typeof address === 'object' && address !== null ? address.port : config.port;
+    logger.info({ host: config.host, port }, 'gateway listens');
+  });
+
+  let isStopping = false;
+  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+    if (isStopping) return;
+    isStopping = true;
+    logger.info({ signal }, 'gateway stops');
+    server.close();
+    await gateway.close();
+    server.closeAllConnections();
+    await pool.end();
+  };
+  process.on('SIGTERM', (signal) => void stop(signal));
+  process.on('SIGINT', (signal) => void stop(signal));
+}
+
+main();

@@ -1,0 +1,38 @@
+import type { Protocol } from '../protocol.ts';
+
+/** One request as a provider gets it: no key of ours, no header the caller could smuggle something in with. */
+export interface ProviderRequest {
+  protocol: Protocol;
+  /** `count_tokens` asks for no answer and costs nothing. */
+  operation: 'generate' | 'count_tokens';
+  model: string;
+  body: Buffer;
+  /** Protocol headers of the caller (versions, betas), lower-case. */
+  headers: Record<string, string>;
+  /** Query string with its question mark, or empty. */
+  search: string;
+  /** Session of the caller's virtual key. */
+  sessionId: string | undefined;
+}
+
+/** Where an answer goes, in this order: one head, pieces of the body, then one end or one failure. */
+export interface AnswerSink {
+  onHead(status: number, headers: Record<string, string>): void;
+  /** False asks the provider to pause until `resume`. */
+  onData(chunk: Buffer): boolean;
+  onEnd(): void;
+  /** `billed: false` when the provider is known not to have charged what it sent so far. */
+  onFailure(error: Error, billed: boolean): void;
+}
+
+/** A running call. After `abort` the sink hears nothing more. */
+export interface RunningCall {
+  resume(): void;
+  abort(): void;
+}
+
+export interface Provider {
+  readonly name: string;
+  start(request: ProviderRequest, sink: AnswerSink): RunningCall;
+  close(): Promise<void>;
+}

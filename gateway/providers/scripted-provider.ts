@@ -1,0 +1,204 @@
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { Pool } from '../../db/pool.ts';
+import { countScriptedAsked, countScriptedBilled, type ScriptedPlace } from '../../db/queries/scripted-calls.ts';
+import { parseJsonObject } from '../http.ts';
+import type { Protocol } from '../protocol.ts';
+import type { AnswerSink, Provider, ProviderRequest, RunningCall } from './port.ts';
+import { readConversation } from './scripted-conversation.ts';
+import type { Frame } from './scripted-frame.ts';
+import { makeReply, type Reply } from './scripted-reply.ts';
+import { ScriptError } from './scripted-script.ts';
+import { bodyOf, framesOf } from './scripted-wire.ts';
+
+/** Counts of callers without a session are kept for this many steps. */
+const REMEMBERED_PLACES = 10_000;
+
+/** The offline model of development and tests: answers what the script in the conversation says. */
+export function createScriptedProvider(pool: Pool): Provider {
+  const counts = new ScriptedCounts(pool);
+  const running = new Set<ScriptedCall>();
+  return {
+    name: 'scripted',
+    start: (request, sink) => {
+      const call = new ScriptedCall(request, sink, counts);
+      running.add(call);
+      void call.play().finally(() => running.delete(call));
+      return call;
+    },
+    close: () => {
+      for (const call of running) call.abort();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** How often each step was asked for and billed: in the database for sessions, in memory for everybody else. */
+class ScriptedCounts {
+  readonly #pool: Pool;
+  readonly #asked = new Map<string, number>();
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+  }
+
+  async asked(place: ScriptedPlace | undefined, reply: Reply): Promise<number> {
+    if (place !== undefined) return countScriptedAsked(this.#pool, place);
+    const key = `${reply.script}/${reply.step}`;
+    const asked = (this.#asked.get(key) ?? 0) + 1;
+    if (this.#asked.size >= REMEMBERED_PLACES) this.#asked.clear();
+    this.#asked.set(key, asked);
+    return asked;
+  }
+
+  async billed(place: ScriptedPlace | undefined): Promise<void> {
+    if (place !== undefined) await countScriptedBilled(this.#pool, place);
+  }
+}
+
+/** Thrown inside a call that was aborted; nobody hears it. */
+class Aborted extends Error {}
+
+class ScriptedCall implements RunningCall {
+  readonly #request: ProviderRequest;
+  readonly #sink: AnswerSink;
+  readonly #counts: ScriptedCounts;
+  #isAborted = false;
+  #wakeUp: (() => void) | undefined;
+  #unblock: (() => void) | undefined;
+
+  constructor(request: ProviderRequest, sink: AnswerSink, counts: ScriptedCounts) {
+    this.#request = request;
+    this.#sink = sink;
+    this.#counts = counts;
+  }
+
+  abort(): void {
+    this.#isAborted = true;
+    this.#wakeUp?.();
+    this.#unblock?.();
+  }
+
+  resume(): void {
+    this.#unblock?.();
+  }
+
+  async play(): Promise<void> {
+    try {
+      const parsed = parseJsonObject(this.#request.body);
+      const reply = makeReply(readConversation(this.#request.protocol, parsed), this.#request.body.length);
+      if (this.#request.operation === 'count_tokens') this.#sendWhole(200, { input_tokens: reply.usage.input });
+      else await this.#playReply(reply, parsed);
+    } catch (error) {
+      if (this.#isAborted || error instanceof Aborted) return;
+      if (error instanceof ScriptError) {
+        this.#sendWhole(400, errorBody(this.#request.protocol, 'invalid_request_error', error.message));
+      } else
+        this.#sink.onFailure(error instanceof LonghaulError ? error : new Error('scripted', { cause: error }), false);
+    }
+  }
+
+  async #playReply(reply: Reply, parsed: Record<string, unknown>): Promise<void> {
+    const { sessionId } = this.#request;
+    const place = sessionId === undefined ? undefined : { sessionId, script: reply.script, step: reply.step };
+    const asked = await this.#counts.asked(place, reply);
+    await this.#wait(reply.timing.delayMs ?? 0);
+    const { error } = reply;
+    if (error !== undefined && asked <= (error.times ?? Number.POSITIVE_INFINITY)) {
+      const message = error.message ?? `scripted error ${error.status}`;
+      this.#sendWhole(error.status, errorBody(this.#request.protocol, error.type ?? 'api_error', message));
+      return;
+    }
+    if (parsed['stream'] === true) await this.#stream(reply, parsed, () => this.#counts.billed(place));
+    else await this.#answerWhole(reply, () => this.#counts.billed(place));
+  }
+
+  async #answerWhole(reply: Reply, bill: () => Promise<void>): Promise<void> {
+    const pieces = reply.blocks.flatMap((block) => block.pieces).length;
+    const { cutAfterChunks, chunkMs = 0 } = reply.timing;
+    await this.#wait(chunkMs * Math.max(0, Math.min(pieces, cutAfterChunks ?? pieces) - 1));
+    if (cutAfterChunks !== undefined && cutAfterChunks < pieces) {
+      this.#cut();
+      return;
+    }
+    await bill();
+    this.#check();
+    this.#sendWhole(200, bodyOf(this.#request.protocol, reply));
+  }
+
+  async #stream(reply: Reply, parsed: Record<string, unknown>, bill: () => Promise<void>): Promise<void> {
+    const groups = groupByPiece(framesOf(this.#request.protocol, reply, parsed));
+    const last = groups.pop() ?? '';
+    const { cutAfterChunks, chunkMs = 0 } = reply.timing;
+    this.#sink.onHead(200, { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' });
+    for (const [index, group] of groups.entries()) {
+      if (index === cutAfterChunks) {
+        this.#cut();
+        return;
+      }
+      if (index > 0) await this.#wait(chunkMs);
+      await this.#send(group);
+    }
+    if (cutAfterChunks === groups.length) {
+      this.#cut();
+      return;
+    }
+    // Billed before the end is told: who has seen the end finds it counted.
+    await bill();
+    await this.#send(last);
+    this.#sink.onEnd();
+  }
+
+  #cut(): void {
+    this.#sink.onFailure(new LonghaulError('provider_unavailable', 'the scripted model cut the connection'), false);
+  }
+
+  async #send(text: string): Promise<void> {
+    this.#check();
+    if (this.#sink.onData(Buffer.from(text))) return;
+    await new Promise<void>((resolve) => {
+      this.#unblock = resolve;
+    });
+    this.#unblock = undefined;
+    this.#check();
+  }
+
+  async #wait(ms: number): Promise<void> {
+    this.#check();
+    if (ms === 0) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms);
+      this.#wakeUp = resolve;
+    });
+    clearTimeout(timer);
+    this.#wakeUp = undefined;
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#isAborted) throw new Aborted();
+  }
+
+  #sendWhole(status: number, body: object): void {
+    this.#sink.onHead(status, { 'content-type': 'application/json' });
+    this.#sink.onData(Buffer.from(JSON.stringify(body)));
+    this.#sink.onEnd();
+  }
+}
+
+/** Frames joined so that each group ends with one piece; the last group is what follows the last piece. */
+function groupByPiece(frames: Frame[]): string[] {
+  const groups: string[] = [];
+  let open = '';
+  for (const { text, isPiece } of frames) {
+    open += text;
+    if (!isPiece) continue;
+    groups.push(open);
+    open = '';
+  }
+  return [...groups, open];
+}
+
+function errorBody(protocol: Protocol, type: string, message: string): object {
+  return protocol === 'messages' ? { type: 'error', error: { type, message } } : { error: { type, message } };
+}

@@ -1,0 +1,132 @@
+/** Where a top-level value lies in the bytes of a JSON object. */
+export interface FieldSpan {
+  start: number;
+  end: number;
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const COLON = 0x3a;
+const COMMA = 0x2c;
+const OPEN_BRACE = 0x7b;
+const CLOSE_BRACE = 0x7d;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+
+/** Tokens looked at before the scan gives up and the caller parses: bounds the time a hostile body can take. */
+const MAX_TOKENS = 50_000;
+
+/**
+ * Finds top-level fields without parsing: strings, where nearly all bytes of a prompt are, are skipped from quote to
+ * quote. Undefined when the bytes are not an object or the scan gave up; the caller then parses, which also names
+ * the mistake.
+ */
+export function findTopLevelFields(body: Buffer, wanted: readonly string[]): Map<string, FieldSpan> | undefined {
+  const scanner = new Scanner(body);
+  const found = new Map<string, FieldSpan>();
+  if (!scanner.take(OPEN_BRACE)) return undefined;
+  for (;;) {
+    if (scanner.take(CLOSE_BRACE)) return scanner.atEnd() ? found : undefined;
+    const key = scanner.value();
+    if (key === undefined || body[key.start] !== QUOTE || !scanner.take(COLON)) return undefined;
+    const value = scanner.value();
+    if (value === undefined) return undefined;
+    const name = body.toString('latin1', key.start + 1, key.end - 1);
+    // An escaped name could hide a wanted one, and of two equal names parsers take the last.
+    if (name.includes('\\')) return undefined;
+    if (wanted.includes(name)) {
+      if (found.has(name)) return undefined;
+      found.set(name, value);
+    }
+    if (!scanner.take(COMMA) && body[scanner.position] !== CLOSE_BRACE) return undefined;
+  }
+}
+
+class Scanner {
+  position = 0;
+  readonly #body: Buffer;
+  #tokens = 0;
+
+  constructor(body: Buffer) {
+    this.#body = body;
+  }
+
+  /** Steps over white space, then over `byte` if it is there. */
+  take(byte: number): boolean {
+    this.#skipSpace();
+    if (this.#body[this.position] !== byte) return false;
+    this.position += 1;
+    this.#skipSpace();
+    return true;
+  }
+
+  atEnd(): boolean {
+    this.#skipSpace();
+    return this.position >= this.#body.length;
+  }
+
+  /** Steps over one whole value and the white space behind it. */
+  value(): FieldSpan | undefined {
+    this.#skipSpace();
+    const start = this.position;
+    const isWhole = this.#skipValue();
+    if (!isWhole || this.position === start) return undefined;
+    const end = this.position;
+    this.#skipSpace();
+    return { start, end };
+  }
+
+  #skipValue(): boolean {
+    const first = this.#body[this.position];
+    if (first === QUOTE) return this.#skipString();
+    if (first === OPEN_BRACE || first === OPEN_BRACKET) return this.#skipNested();
+    while (this.position < this.#body.length && !isDelimiter(this.#body[this.position])) this.position += 1;
+    return true;
+  }
+
+  #skipNested(): boolean {
+    let depth = 0;
+    while (this.position < this.#body.length) {
+      const byte = this.#body[this.position];
+      if (byte === QUOTE) {
+        if (!this.#skipString()) return false;
+        continue;
+      }
+      this.position += 1;
+      if (byte === OPEN_BRACE || byte === OPEN_BRACKET) depth += 1;
+      else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
+        depth -= 1;
+        if (depth === 0) return true;
+      }
+    }
+    return false;
+  }
+
+  #skipString(): boolean {
+    this.#tokens += 1;
+    if (this.#tokens > MAX_TOKENS) return false;
+    let quote = this.#body.indexOf(QUOTE, this.position + 1);
+    while (quote !== -1) {
+      let slashes = 0;
+      while (this.#body[quote - 1 - slashes] === BACKSLASH) slashes += 1;
+      if (slashes % 2 === 0) {
+        this.position = quote + 1;
+        return true;
+      }
+      quote = this.#body.indexOf(QUOTE, quote + 1);
+    }
+    return false;
+  }
+
+  #skipSpace(): void {
+    while (isSpace(this.#body[this.position])) this.position += 1;
+  }
+}
+
+function isSpace(byte: number | undefined): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
+function isDelimiter(byte: number | undefined): boolean {
+  return byte === COMMA || byte === CLOSE_BRACE || byte === CLOSE_BRACKET || byte === QUOTE || isSpace(byte);
+}

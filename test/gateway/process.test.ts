@@ -1,0 +1,145 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { createInterface } from 'node:readline';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import {
+  createSession,
+  eventually,
+  ledgerRows,
+  messagesRequest,
+  mintKey,
+  openTestBed,
+  post,
+  scriptText,
+  startUpstream,
+  type TestBed,
+  type Upstream,
+} from './support.ts';
+
+const MAIN = fileURLToPath(new URL('../../dist/gateway/main.js', import.meta.url));
+
+let bed: TestBed;
+let upstream: Upstream;
+const children: ChildProcess[] = [];
+
+beforeAll(async () => {
+  if (!existsSync(MAIN)) throw new Error('dist/gateway/main.js does not exist: run `npm run build` first');
+  [bed, upstream] = await Promise.all([openTestBed(), startUpstream()]);
+});
+afterEach(async () => {
+  await Promise.all(children.splice(0).map(kill));
+});
+afterAll(async () => {
+  await upstream.close();
+  await bed.close();
+});
+
+async function kill(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  child.kill('SIGKILL');
+  await ended;
+}
+
+/** A gateway process; resolves with its address once it listens. */
+async function startProcess(): Promise<{ child: ChildProcess; url: string }> {
+  const child = spawn(process.execPath, [MAIN], {
+    env: {
+      PATH: process.env['PATH'],
+      DATABASE_URL: bed.databaseUrl,
+      LONGHAUL_GATEWAY_PORT: '0',
+      LONGHAUL_GATEWAY_LEASE_MS: '1000',
+      LONGHAUL_SCRIPTED: '1',
+      ANTHROPIC_BASE_URL: upstream.url,
+      ANTHROPIC_API_KEY: 'provider-key',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  children.push(child);
+  for await (const line of createInterface({ input: child.stdout })) {
+    const { msg, port } = JSON.parse(line) as { msg: string; port?: number };
+    if (msg === 'gateway listens') return { child, url: `http://127.0.0.1:${port}` };
+  }
+  throw new Error('the gateway ended before it listened');
+}
+
+const EVENTS = [
+  'event: message_start\ndata: {"type":"message_start","message":{"id":"m","usage":{"input_tokens":10,"output_tokens":1}}}\n\n',
+  'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":5}}\n\n',
+  'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+];
+
+describe('gateway processes', () => {
+  it('take a call over from one that was killed in the middle of it', async () => {
+    const sessionId = await createSession(bed.pool);
+    const key = await mintKey(bed.pool, { sessionId });
+    const [one, two] = await Promise.all([startProcess(), startProcess()]);
+    const ask = (url: string): Promise<Response> =>
+      post(
+        `${url}/v1/messages`,
+        key,
+        { model: 'claude-opus-5', stream: true, messages: [] },
+        { 'idempotency-key': `${sessionId}/0/0` },
+      );
+    upstream.answer = (_req, res) => res.writeHead(200, { 'content-type': 'text/event-stream' }).write(EVENTS[0]);
+    const first = await ask(one.url);
+    expect(first.status).toBe(200);
+    upstream.answer = (_req, res) => res.writeHead(200, { 'content-type': 'text/event-stream' }).end(EVENTS.join(''));
+    // The owner lives: nobody else may ask the provider.
+    const second = ask(two.url);
+    expect(upstream.requests).toHaveLength(1);
+    await kill(one.child);
+    await expect(first.text()).rejects.toThrow();
+    expect(await (await second).text()).toBe(EVENTS.join(''));
+    expect(upstream.requests).toHaveLength(2);
+    const calls = await bed.pool.query('SELECT state, attempts FROM model_calls');
+    expect(calls.rows).toEqual([{ state: 'complete', attempts: 2 }]);
+    expect(await ledgerRows(bed.pool)).toMatchObject([{ call_key: `${sessionId}/0/0`, output_tokens: 5, error: null }]);
+    const third = await startProcess();
+    const replayed = await ask(third.url);
+    expect(replayed.headers.get('x-longhaul-replayed')).toBe('true');
+    expect(await replayed.text()).toBe(EVENTS.join(''));
+  });
+
+  it('keep a call alive for longer than its lease', async () => {
+    const sessionId = await createSession(bed.pool);
+    const key = await mintKey(bed.pool, { sessionId });
+    const [one, two] = await Promise.all([startProcess(), startProcess()]);
+    const body = messagesRequest(scriptText([{ text: 'abcde', chunks: 5, chunkMs: 600 }]), { stream: true });
+    const ask = async (url: string): Promise<string> =>
+      (await post(`${url}/v1/messages`, key, body, { 'idempotency-key': `${sessionId}/0/0` })).text();
+    const [here, there] = await Promise.all([ask(one.url), ask(two.url)]);
+    expect(here).toBe(there);
+    const counts = await fetch(`${one.url}/scripted/calls?session=${sessionId}`, { headers: { 'x-api-key': key } });
+    expect(await counts.json()).toMatchObject({ data: [{ asked: 1, billed: 1 }] });
+  });
+
+  it('let running calls end when they are told to stop', async () => {
+    const sessionId = await createSession(bed.pool);
+    const key = await mintKey(bed.pool, { sessionId });
+    const { child, url } = await startProcess();
+    const body = messagesRequest(scriptText([{ text: 'abcd', chunks: 4, chunkMs: 150 }]), { stream: true });
+    const response = await post(`${url}/v1/messages`, key, body, { 'idempotency-key': `${sessionId}/0/0` });
+    const exited = new Promise<number | null>((resolve) => child.once('exit', resolve));
+    child.kill('SIGTERM');
+    expect(await response.text()).toContain('message_stop');
+    expect(await exited).toBe(0);
+    const row = await eventually(async () =>
+      (await ledgerRows(bed.pool)).find((found) => found['session_id'] === sessionId),
+    );
+    expect(row).toMatchObject({ error: null });
+  });
+
+  it('say whether they live and can work', async () => {
+    const { url } = await startProcess();
+    expect(await (await fetch(`${url}/healthz`)).json()).toEqual({ status: 'ok' });
+    expect(await (await fetch(`${url}/readyz`)).json()).toEqual({ status: 'ready' });
+    const key = await mintKey(bed.pool);
+    await (await post(`${url}/v1/messages`, key, messagesRequest('hi'))).text();
+    const metrics = await (await fetch(`${url}/metrics`)).text();
+    expect(metrics).toContain('longhaul_gateway_calls_total{model="scripted",provider="scripted",outcome="ok"} 1');
+    expect(metrics).toMatch(/longhaul_gateway_in_flight_calls 0/);
+    expect((await fetch(`${url}/nothing`)).status).toBe(404);
+  });
+});

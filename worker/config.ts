@@ -1,0 +1,58 @@
+import { hostname } from 'node:os';
+import path from 'node:path';
+import { z } from 'zod';
+import type { TemporalTarget } from '../temporal/config.ts';
+import { readTemporalTarget } from '../temporal/config.ts';
+import { LonghaulError } from '../contracts/error-codes.ts';
+
+const schema = z.object({
+  DATABASE_URL: z.string().min(1),
+  LONGHAUL_GATEWAY_URL: z.url(),
+  LONGHAUL_HOME: z.string().min(1).default('.longhaul'),
+  LONGHAUL_TASK_QUEUE: z.string().min(1).default('longhaul'),
+  LONGHAUL_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
+  /** Names this build for Temporal's worker versioning; unset: unversioned. */
+  LONGHAUL_BUILD_ID: z.string().min(1).optional(),
+  LONGHAUL_MAX_ACTIVITIES: z.coerce.number().int().min(1).max(1_000).default(100),
+  LONGHAUL_MAINTENANCE_EVERY_MS: z.coerce.number().int().min(10_000).default(300_000),
+});
+
+export interface WorkerConfig {
+  databaseUrl: string;
+  temporal: TemporalTarget;
+  gatewayUrl: string;
+  home: string;
+  sandboxRoot: string;
+  sandboxOwner: string;
+  taskQueue: string;
+  logLevel: string;
+  buildId: string | undefined;
+  maxActivities: number;
+  maintenanceEveryMs: number;
+}
+
+/** Reads the worker's configuration; throws an error that names the variable. */
+export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
+  const parsed = schema.safeParse(env);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new LonghaulError('setup_required', issue?.message ?? 'invalid', {
+      field: issue?.path.join('.') ?? 'env',
+    });
+  }
+  const home = path.resolve(parsed.data.LONGHAUL_HOME);
+  return {
+    databaseUrl: parsed.data.DATABASE_URL,
+    temporal: readTemporalTarget(env),
+    gatewayUrl: parsed.data.LONGHAUL_GATEWAY_URL.replace(/\/+$/, ''),
+    home,
+    sandboxRoot: path.join(home, 'sandboxes'),
+    // Sandboxes of the local provider belong to one home on one host.
+    sandboxOwner: `${hostname()}:${home}`,
+    taskQueue: parsed.data.LONGHAUL_TASK_QUEUE,
+    logLevel: parsed.data.LONGHAUL_LOG_LEVEL,
+    buildId: parsed.data.LONGHAUL_BUILD_ID,
+    maxActivities: parsed.data.LONGHAUL_MAX_ACTIVITIES,
+    maintenanceEveryMs: parsed.data.LONGHAUL_MAINTENANCE_EVERY_MS,
+  };
+}

@@ -1,0 +1,26 @@
+import type { Client } from '@temporalio/client';
+import type { ActivityDeps } from '../activities/deps.ts';
+import { createSandboxProviders } from '../activities/sandbox/index.ts';
+import { LonghaulError } from '../contracts/error-codes.ts';
+import type { Pool } from '../db/pool.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { WorkerConfig } from './config.ts';
+
+/** The composition root: everything activities need, built once. */
+export function createDeps(config: WorkerConfig, pool: Pool, temporal: Client, logger: Logger): ActivityDeps {
+  const providers = createSandboxProviders({ rootDir: config.sandboxRoot, logger });
+  return {
+    pool,
+    logger,
+    temporal,
+    taskQueue: config.taskQueue,
+    gatewayUrl: config.gatewayUrl,
+    sandboxOwner: config.sandboxOwner,
+    sandboxProvider(name) {
+      const provider = providers[name];
+      if (provider === undefined) throw new LonghaulError('sandbox_invalid', `no sandbox provider named ${name}`);
+      return provider;
+    },
+    sandboxProviders: () => Object.values(providers),
+  };
+}

@@ -1,0 +1,3 @@
+export { deploymentRun } from './deployment/deployment-run.ts';
+export { maintenance } from './maintenance/maintenance.ts';
+export { session } from './session/session.ts';

@@ -1,0 +1,98 @@
+import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow';
+import type { ApprovalDecision, InputKind, StopReasonType } from '../contracts/states.ts';
+
+/** One accepted input, by reference: content stays in Postgres. */
+export interface InputMessage {
+  eventId: string;
+  kind: InputKind;
+  /** `message`: the model of the turn it starts, when it names one (model per turn, invariant 7). */
+  model?: string;
+  /** `custom_tool_result`: the effect it answers. */
+  effectId?: string;
+  /** `tool_confirmation`: the approval it decides. */
+  approvalId?: string;
+  decision?: ApprovalDecision;
+}
+
+export interface ApprovalSignal {
+  approvalId: string;
+  decision: ApprovalDecision;
+  /** Set when the API wrote the decision already; without it the decision came straight over Temporal. */
+  eventId?: string;
+  /** What to tell the model when denied. */
+  message?: string;
+}
+
+/** Effective limits of one session, defaults applied; all in milliseconds except the step count. */
+export interface SessionLimitsMs {
+  maxStepsPerTurn: number;
+  turnTimeoutMs: number;
+  wallClockMs: number;
+  idleMs: number;
+  modelOutageMs: number;
+}
+
+/** Argument of the session workflow. `inputs` are the initial events. */
+export interface SessionArgs {
+  sessionId: string;
+  title: string;
+  agent: { id: string; version: number; name: string };
+  limits: SessionLimitsMs;
+  inputs: InputMessage[];
+  /** Turns that the record has already: a session whose Temporal history was lost goes on counting. */
+  lastTurn?: number;
+  /** Told when the first turn ends (a deployment run waits for it). */
+  notify?: string;
+  /** State carried over continue-as-new; see workflows/session/state.ts. */
+  carry?: SessionCarry;
+}
+
+export interface SessionCarry {
+  startedAtMs: number;
+  lastActiveMs: number;
+  turn: number;
+  /** A turn in progress resumes at this step. */
+  open?: { turn: number; step: number; startedAtMs: number; inputs: InputMessage[]; model?: string };
+  queue: InputMessage[];
+  seen: string[];
+  decisions: ApprovalSignal[];
+  /** Effects of custom tools that were answered. */
+  answered: string[];
+  /** Interrupt and stop inputs that still need their terminal state. */
+  controls: string[];
+  interruptRequested: boolean;
+  terminateReason?: string;
+  firstTurnReported: boolean;
+  stopRequested: boolean;
+}
+
+export interface SessionPeek {
+  status: 'idle' | 'running' | 'waiting' | 'closing';
+  turn: number;
+  step: number;
+  queued: number;
+  waitingFor: string[];
+}
+
+/** What `turnEnded` tells a deployment run. */
+export interface TurnEnded {
+  sessionId: string;
+  stopReason: StopReasonType | 'terminated';
+}
+
+export const submit = defineUpdate<{ queued: number }, [InputMessage]>('submit');
+export const approve = defineSignal<[ApprovalSignal]>('approve');
+/** Kill the running turn now, keep the queue. */
+export const interrupt = defineSignal<[{ eventId?: string }]>('interrupt');
+/** End the running turn at its next step boundary. */
+export const stop = defineSignal<[{ eventId?: string }]>('stop');
+export const terminate = defineSignal<[{ eventId?: string; reason: string }]>('terminate');
+export const peek = defineQuery<SessionPeek>('peek');
+export const turnEnded = defineSignal<[TurnEnded]>('turnEnded');
+
+/** Argument of a deployment run. `runId` and `sessionId` are given when a person ran it now. */
+export interface DeploymentRunArgs {
+  deploymentId: string;
+  runId?: string;
+  sessionId?: string;
+}
