@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { Attribution } from '../contracts/attribution.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { isOutage, type Queryable } from '../db/pool.ts';
-import { findApiKey } from '../db/queries/api-keys.ts';
+import { findApiKey, type Principal } from '../db/queries/api-keys.ts';
 import { VIRTUAL_KEY_PREFIX, findVirtualKey, type VirtualKeyRow } from '../db/queries/virtual-keys.ts';
 
 /** Who calls, as the key says. */
 export interface Caller {
-  teamId: string;
-  userId: string;
+  attribution: Attribution;
   /** Present for a virtual key, absent for an API key. */
   virtualKey: VirtualKeyRow | undefined;
 }
@@ -48,10 +48,10 @@ export class Authenticator {
     try {
       if (key.startsWith(VIRTUAL_KEY_PREFIX)) {
         const virtualKey = await findVirtualKey(this.#db, key);
-        if (virtualKey !== undefined) return { teamId: virtualKey.teamId, userId: virtualKey.userId, virtualKey };
+        if (virtualKey !== undefined) return { attribution: virtualKey.attribution, virtualKey };
       } else {
         const owner = await findApiKey(this.#db, key);
-        if (owner !== undefined) return { teamId: owner.teamId, userId: owner.userId, virtualKey: undefined };
+        if (owner !== undefined) return { attribution: personal(owner), virtualKey: undefined };
       }
     } catch (error) {
       if (isOutage(error))
@@ -92,4 +92,24 @@ function keyOf(req: IncomingMessage): string | undefined {
   if (bearer !== undefined) return bearer;
   const key = req.headers['x-api-key'];
   return typeof key === 'string' && key !== '' ? key : undefined;
+}
+
+/** A person's or CI's own call: it belongs to no session. */
+function personal(owner: Principal): Attribution {
+  return {
+    teamId: owner.teamId,
+    userId: owner.userId,
+    keyId: owner.id,
+    sessionId: null,
+    rootSessionId: null,
+    threadId: null,
+    agentId: null,
+    agentVersion: null,
+    deploymentId: null,
+    harness: null,
+    runtime: null,
+    repo: null,
+    labels: [],
+    trigger: null,
+  };
 }

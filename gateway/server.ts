@@ -164,6 +164,8 @@ class GatewayServer implements Gateway {
       caller,
       provider,
       model: route.providerModel,
+      requestedModel: model,
+      modelDeployment: null,
       isStream: stream,
       upstream: {
         protocol,
@@ -172,7 +174,7 @@ class GatewayServer implements Gateway {
         body: withUsageReport(protocol, named, stream),
         headers: protocolHeaders(req),
         search: url.searchParams.get('beta') === 'true' ? '?beta=true' : '',
-        sessionId: caller.virtualKey?.sessionId ?? undefined,
+        sessionId: caller.attribution.sessionId ?? undefined,
       },
     };
     const key = req.headers['idempotency-key'];
@@ -220,7 +222,7 @@ class GatewayServer implements Gateway {
     const caller = await this.#authenticator.authenticate(req);
     const sessionId = url.searchParams.get('session');
     if (sessionId === null) throw new LonghaulError('invalid_request', 'name the session', { field: 'session' });
-    const own = caller.virtualKey?.sessionId;
+    const own = caller.attribution.sessionId;
     if (caller.virtualKey !== undefined && own !== sessionId) {
       throw new LonghaulError('forbidden', 'this key is bound to another session');
     }

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import type { Attribution } from '../../contracts/attribution.ts';
 import type { BudgetLimit } from '../../contracts/definitions.ts';
 import { newId } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -11,11 +12,7 @@ export const VIRTUAL_KEY_PREFIX = 'lhv_';
 /** What a virtual key is bound to: the gateway believes this, never a body or a header. */
 export interface VirtualKeyRow {
   id: string;
-  teamId: string;
-  userId: string;
-  sessionId: string | null;
-  agentId: string | null;
-  agentVersion: number | null;
+  attribution: Attribution;
   /** null: every model; an entry may end with `*`. */
   allowedModels: string[] | null;
   maxParallel: number;
@@ -63,15 +60,22 @@ export async function mintVirtualKey(db: Queryable, draft: VirtualKeyDraft): Pro
 /** The row of a key that is neither revoked nor expired and whose session may still spend. */
 export async function findVirtualKey(db: Queryable, key: string): Promise<VirtualKeyRow | undefined> {
   const result = await db.query<Record<string, unknown>>(
-    `SELECT k.id, k.team_id, k.user_id, k.session_id, k.agent_id, k.agent_version, k.allowed_models, k.max_parallel,
-       k.expires_at, s.budget IS NOT NULL AS has_budget
+    `SELECT k.id, k.team_id, k.user_id, k.id AS key_id, k.session_id,
+       coalesce(s.root_session_id, k.session_id) AS root_session_id, k.thread_id, k.agent_id, k.agent_version,
+       s.deployment_id, s.agent ->> 'harness' AS harness, NULL AS runtime, s.repo,
+       coalesce(s.labels, '[]') AS labels, s.trigger,
+       k.allowed_models, k.max_parallel, k.expires_at, s.budget IS NOT NULL AS has_budget
      FROM virtual_keys k LEFT JOIN sessions s ON s.id = k.session_id
      WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND k.expires_at > now()
        AND (s.id IS NULL OR (s.status <> 'terminated' AND s.deleted_at IS NULL))`,
     [hashOf(key)],
   );
   const row = result.rows[0];
-  return row === undefined ? undefined : toCamel<VirtualKeyRow>(row);
+  if (row === undefined) return undefined;
+  const { id, allowedModels, maxParallel, expiresAt, hasBudget, ...attribution } = toCamel<
+    Omit<VirtualKeyRow, 'attribution'> & Attribution
+  >(row);
+  return { id, attribution, allowedModels, maxParallel, expiresAt, hasBudget };
 }
 
 /** Ends every key of a session; a second call changes nothing. Returns how many were ended. */

@@ -23,7 +23,7 @@ export function readCallKey(caller: Caller, key: string): CallKey {
       field: 'Idempotency-Key',
     });
   }
-  const sessionId = caller.virtualKey?.sessionId ?? null;
+  const sessionId = caller.attribution.sessionId;
   const match = STEP_KEY.exec(key);
   if (match !== null) {
     const [, session = '', turn = '', step = ''] = match;
@@ -34,7 +34,7 @@ export function readCallKey(caller: Caller, key: string): CallKey {
     const callKey = stepKey(place.sessionId, place.turn, place.step);
     return { stored: callKey, place: { ...place, callKey } };
   }
-  const owner = sessionId ?? `${caller.teamId}\n${caller.userId}`;
+  const owner = sessionId ?? `${caller.attribution.teamId}\n${caller.attribution.userId}`;
   const digest = createHash('sha256').update(`${owner}\n${key}`).digest('hex');
   return { stored: `own/${digest}`, place: undefined };
 }

@@ -20,6 +20,8 @@ export interface CallFacts {
   protocol: Protocol;
   provider: string;
   model: string;
+  requestedModel: string;
+  modelDeployment: string | null;
   place: StepPlace | undefined;
 }
 
@@ -28,18 +30,15 @@ const RETRY_MS = 500;
 /** The ledger row of a call that has ended. */
 export function ledgerEntry(facts: CallFacts, outcome: CallOutcome): LedgerEntry {
   const id = newId('ledger');
-  const key = facts.caller.virtualKey;
   return {
     id,
     callKey: facts.place?.callKey ?? id,
-    teamId: facts.caller.teamId,
-    userId: facts.caller.userId,
-    sessionId: key?.sessionId ?? null,
+    attribution: facts.caller.attribution,
     turn: facts.place?.turn ?? null,
     step: facts.place?.step ?? null,
-    agentId: key?.agentId ?? null,
-    agentVersion: key?.agentVersion ?? null,
-    virtualKeyId: key?.id ?? null,
+    virtualKeyId: facts.caller.virtualKey?.id ?? null,
+    requestedModel: facts.requestedModel,
+    modelDeployment: facts.modelDeployment,
     protocol: facts.protocol,
     provider: facts.provider,
     model: facts.model,

@@ -12,6 +12,10 @@ export interface ModelRequest {
   provider: Provider;
   /** As the provider knows it; what the ledger says. */
   model: string;
+  /** As the caller named it: an alias or the model itself. */
+  requestedModel: string;
+  /** The configured deployment that answers; null for one that is known by the environment alone. */
+  modelDeployment: string | null;
   isStream: boolean;
   upstream: ProviderRequest;
 }

@@ -64,7 +64,7 @@ export class RecordedCalls {
 
   /** Answers from the record, from the running call, or by making the call. */
   async serve(request: ModelRequest, key: CallKey): Promise<void> {
-    const digest = createHash('sha256').update(`${request.protocol}\n`).update(request.upstream.body).digest('hex');
+    const digest = digestOf(request, key);
     const deadlineMs = Date.now() + this.#deps.timeouts.totalMs;
     for (let pollMs = POLL_MIN_MS; ; pollMs = Math.min(pollMs * 2, POLL_MAX_MS)) {
       if (request.res.destroyed) return;
@@ -136,7 +136,7 @@ export class RecordedCalls {
     try {
       return await claimModelCall(this.#deps.pool, {
         key: key.stored,
-        sessionId: request.caller.virtualKey?.sessionId ?? null,
+        sessionId: request.caller.attribution.sessionId,
         requestDigest,
         owner: this.#owner,
         leaseMs: this.#deps.leaseMs,
@@ -242,6 +242,15 @@ export class RecordedCalls {
     const { res, protocol, requestId } = request;
     broadcast.follow({ res, protocol, requestId, headers: { ...headers, [REQUEST_ID_HEADER]: requestId } });
   }
+}
+
+/**
+ * A step's place says what is asked: another build of the worker may word the same step differently in the middle of a
+ * rolling upgrade, and must get the answer that was paid. Other keys are the caller's own and bound to the body.
+ */
+function digestOf({ protocol, upstream }: ModelRequest, key: CallKey): string {
+  if (key.place !== undefined) return `step ${protocol}`;
+  return createHash('sha256').update(`${protocol}\n`).update(upstream.body).digest('hex');
 }
 
 function requireSameRequest(recorded: string, digest: string): void {

@@ -46,7 +46,11 @@ function cancel(who: string, step: number): Promise<Response> {
 }
 
 function ask(step: number, body: object, url = gateway.url): Promise<Response> {
-  return post(`${url}/v1/messages`, key, body, { 'idempotency-key': `${sessionId}/1/${step}` });
+  return askUnder(`${sessionId}/1/${step}`, body, url);
+}
+
+function askUnder(idempotencyKey: string, body: object, url = gateway.url): Promise<Response> {
+  return post(`${url}/v1/messages`, key, body, { 'idempotency-key': idempotencyKey });
 }
 
 async function counts(): Promise<{ script: string; step: number; asked: number; billed: number }[]> {
@@ -95,9 +99,17 @@ describe('recorded calls', () => {
     expect(await counts()).toMatchObject([{ step: 0, asked: 1, billed: 1 }]);
   });
 
-  it('refuses another body under the same key', async () => {
-    await (await ask(0, messagesRequest('one'))).text();
+  it('answers a step from its record when another build words the request differently', async () => {
+    const text = await (await ask(0, messagesRequest('one'))).text();
     const response = await ask(0, messagesRequest('two'));
+    expect(response.headers.get('x-longhaul-replayed')).toBe('true');
+    expect(await response.text()).toBe(text);
+    expect(await ledgerRows(bed.pool)).toHaveLength(1);
+  });
+
+  it("refuses another body under a key of the caller's own", async () => {
+    await (await askUnder('mine', messagesRequest('one'))).text();
+    const response = await askUnder('mine', messagesRequest('two'));
     expect(response.status).toBe(409);
     expect(response.headers.get('x-should-retry')).toBe('false');
     expect((await errorOf(response)).code).toBe('idempotency_conflict');
