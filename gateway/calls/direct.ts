@@ -48,7 +48,11 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
   res.removeListener('drain', onDrain);
   res.removeListener('close', onClose);
   giveBack();
-  deps.metrics.ended(request.model, request.provider.name, outcome);
+  deps.metrics.ended(
+    outcome.served?.model ?? request.model,
+    outcome.served?.provider ?? request.provider.name,
+    outcome,
+  );
   if (request.upstream.operation === 'generate') {
     const facts = { ...request, provider: request.provider.name, place: undefined };
     deps.ledger.write(ledgerEntry(facts, outcome));

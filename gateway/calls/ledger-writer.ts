@@ -30,6 +30,7 @@ const RETRY_MS = 500;
 /** The ledger row of a call that has ended. */
 export function ledgerEntry(facts: CallFacts, outcome: CallOutcome): LedgerEntry {
   const id = newId('ledger');
+  const served = outcome.served ?? { deployment: facts.modelDeployment, provider: facts.provider, model: facts.model };
   return {
     id,
     callKey: facts.place?.callKey ?? id,
@@ -38,12 +39,12 @@ export function ledgerEntry(facts: CallFacts, outcome: CallOutcome): LedgerEntry
     step: facts.place?.step ?? null,
     virtualKeyId: facts.caller.virtualKey?.id ?? null,
     requestedModel: facts.requestedModel,
-    modelDeployment: facts.modelDeployment,
+    modelDeployment: served.deployment,
     protocol: facts.protocol,
-    provider: facts.provider,
-    model: facts.model,
+    provider: served.provider,
+    model: served.model,
     usage: outcome.usage,
-    costMicros: costMicros(facts.model, outcome.usage),
+    costMicros: costMicros(served.model, outcome.usage),
     usageBasis: outcome.usageBasis,
     ttftMs: outcome.ttftMs,
     latencyMs: outcome.latencyMs,

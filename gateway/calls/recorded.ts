@@ -199,7 +199,8 @@ export class RecordedCalls {
   }
 
   async #settle(request: ModelRequest, key: CallKey, broadcast: Broadcast, outcome: CallOutcome): Promise<void> {
-    this.#deps.metrics.ended(request.model, request.provider.name, outcome);
+    const served = outcome.served;
+    this.#deps.metrics.ended(served?.model ?? request.model, served?.provider ?? request.provider.name, outcome);
     const entry = ledgerEntry({ ...request, provider: request.provider.name, place: key.place }, outcome);
     const isAnswered = outcome.failure === undefined;
     const isRecorded = await throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>

@@ -1,7 +1,7 @@
 import type { Usage } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { GatewayTimeouts } from '../config.ts';
-import type { AnswerSink, Provider, ProviderRequest, RunningCall } from '../providers/port.ts';
+import type { AnswerSink, Provider, ProviderRequest, RunningCall, Served } from '../providers/port.ts';
 import { providerFailure } from '../providers/provider-errors.ts';
 import type { ProtocolError } from '../protocol.ts';
 import { NO_USAGE } from '../usage/normalise.ts';
@@ -21,6 +21,8 @@ export interface CallOutcome {
   httpStatus: number | null;
   ttftMs: number | null;
   latencyMs: number;
+  /** Undefined: the provider that was asked answered itself, or nobody did. */
+  served: Served | undefined;
   /** Undefined: the whole answer was given. */
   failure: ProtocolError | undefined;
   /** True when the failure has been told in the stream by the provider itself. */
@@ -49,6 +51,7 @@ export class UpstreamCall implements AnswerSink {
   #isSettled = false;
   #status: number | null = null;
   #headers: Record<string, string> = {};
+  #served: Served | undefined;
   #errorBody: Buffer[] | undefined;
   #errorBytes = 0;
   #tap: UsageTap | undefined;
@@ -79,8 +82,9 @@ export class UpstreamCall implements AnswerSink {
     this.#running?.resume();
   }
 
-  onHead(status: number, headers: Record<string, string>): void {
+  onHead(status: number, headers: Record<string, string>, served?: Served): void {
     if (this.#isSettled) return;
+    this.#served = served;
     this.#status = status;
     this.#headers = headers;
     if (status >= 400) {
@@ -152,6 +156,7 @@ export class UpstreamCall implements AnswerSink {
       httpStatus: failure === undefined || this.#tap !== undefined ? this.#status : failure.error.status,
       ttftMs: this.#ttftMs,
       latencyMs: Math.round(performance.now() - this.#startedMs),
+      served: this.#served,
       failure,
       failureWasStreamed,
     });

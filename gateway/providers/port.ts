@@ -15,9 +15,18 @@ export interface ProviderRequest {
   sessionId: string | undefined;
 }
 
+/** Who really answered, when one provider stands for several. */
+export interface Served {
+  /** The configured deployment; null for one that is known by the environment alone. */
+  deployment: string | null;
+  provider: string;
+  /** As that provider knows it: what the call is priced by. */
+  model: string;
+}
+
 /** Where an answer goes, in this order: one head, pieces of the body, then one end or one failure. */
 export interface AnswerSink {
-  onHead(status: number, headers: Record<string, string>): void;
+  onHead(status: number, headers: Record<string, string>, served?: Served): void;
   /** False asks the provider to pause until `resume`. */
   onData(chunk: Buffer): boolean;
   onEnd(): void;
