@@ -7,7 +7,7 @@ import { createClient } from '../client/index.ts';
 import { exec } from './exec.ts';
 import { firstToken } from './first-token.ts';
 import { idleMemory, sessionMemory } from './memory.ts';
-import type { BenchContext, Measurement, Row } from './measurement.ts';
+import { showRow, type BenchContext, type Measurement, type Row } from './measurement.ts';
 import { parallelTurns } from './parallel-turns.ts';
 import { recovery } from './recovery.ts';
 import { sessionCreate } from './session-create.ts';
@@ -57,13 +57,6 @@ async function measure(context: BenchContext, chosen: readonly Measurement[]): P
     }
   }
   return [rows, failures];
-}
-
-function showRow({ name, value, unit, target, samples, note }: Row): string {
-  const digits = unit === 's' ? 2 : unit === 'MB' ? 0 : 1;
-  const verdict = target === undefined ? '' : `${value <= target ? 'hit ' : 'MISS'} (≤ ${target} ${unit})`;
-  const cells = [name.padEnd(46), `${value.toFixed(digits)} ${unit}`.padStart(12), `n=${samples}`.padStart(6), verdict];
-  return `${cells.join('  ').trimEnd()}${note === undefined ? '' : `\n      ${note}`}`;
 }
 
 async function main(): Promise<number> {
