@@ -7,24 +7,36 @@ import { findTopLevelFields, type FieldSpan } from './json-fields.ts';
 interface RequestFacts {
   model: string;
   stream: boolean;
+  /** What the caller lets the model write at most; null when it set no limit. */
+  maxOutputTokens: number | null;
 }
 
 const MAX_MODEL_CHARS = 256;
+/** Messages, older chat, newer chat, responses: a body has the one of its protocol. */
+const OUTPUT_LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
+const FACTS = ['model', 'stream', ...OUTPUT_LIMITS] as const;
 const FIELDS = ['model', 'stream', 'stream_options'] as const;
 
-/** Reads model and stream flag, without parsing where the body's bytes allow it. */
+/** Reads what the gateway needs, without parsing where the body's bytes allow it. */
 export function readRequestFacts(body: Buffer): RequestFacts {
-  const spans = findTopLevelFields(body, FIELDS);
-  const modelSpan = spans?.get('model');
+  const spans = findTopLevelFields(body, FACTS);
   const fields: Record<string, unknown> =
-    spans === undefined || modelSpan === undefined
-      ? parseJsonObject(body)
-      : { model: valueAt(body, modelSpan), stream: valueAt(body, spans.get('stream')) };
+    spans?.has('model') === true
+      ? Object.fromEntries(Array.from(spans, ([name, span]) => [name, valueAt(body, span)]))
+      : parseJsonObject(body);
   const model = fields['model'];
   if (typeof model !== 'string' || model === '' || model.length > MAX_MODEL_CHARS) {
     throw new LonghaulError('invalid_request', 'must be the id of a model', { field: 'model' });
   }
-  return { model, stream: fields['stream'] === true };
+  return { model, stream: fields['stream'] === true, maxOutputTokens: outputLimitOf(fields) };
+}
+
+/** The largest of the limits given: whichever one the provider obeys, it writes no more than that. */
+function outputLimitOf(fields: Record<string, unknown>): number | null {
+  const limits = OUTPUT_LIMITS.map((name) => fields[name]).filter(
+    (value): value is number => typeof value === 'number' && Number.isFinite(value) && value >= 0,
+  );
+  return limits.length === 0 ? null : Math.ceil(Math.max(...limits));
 }
 
 /** Replaces the model id; every other byte stays as the caller sent it. */
@@ -50,8 +62,7 @@ export function withUsageReport(protocol: Protocol, body: Buffer, stream: boolea
   return Buffer.from(JSON.stringify({ ...request, stream_options: { ...given, include_usage: true } }));
 }
 
-function valueAt(body: Buffer, span: FieldSpan | undefined): unknown {
-  if (span === undefined) return undefined;
+function valueAt(body: Buffer, span: FieldSpan): unknown {
   try {
     return JSON.parse(body.toString('utf8', span.start, span.end));
   } catch (error) {

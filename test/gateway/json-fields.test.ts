@@ -6,6 +6,7 @@ import { readRequestFacts, withModel, withUsageReport } from '../../gateway/rout
 import { NO_USAGE } from '../../gateway/usage/normalise.ts';
 
 const object = fc.dictionary(fc.string(), fc.jsonValue());
+const limitOf = (text: string): number | null => readRequestFacts(Buffer.from(text)).maxOutputTokens;
 
 describe('the scan for top-level fields', () => {
   it('agrees with a parser on every JSON object', () => {
@@ -39,6 +40,16 @@ describe('the scan for top-level fields', () => {
   it('leaves a doubled or escaped field to the parser', () => {
     expect(readRequestFacts(Buffer.from('{"model":"a","model":"b"}')).model).toBe('b');
     expect(readRequestFacts(Buffer.from('{"mod\\u0065l":"c"}')).model).toBe('c');
+  });
+
+  it('reads how much the model may write, under the name each protocol gives it', () => {
+    expect(limitOf('{"model":"m","max_tokens":100}')).toBe(100);
+    expect(limitOf('{"model":"m","max_output_tokens":7,"input":"max_tokens"}')).toBe(7);
+    expect(limitOf('{"max_completion_tokens":9,"model":"m","max_tokens":3}')).toBe(9);
+    expect(limitOf('{"mod\\u0065l":"m","max_tokens":5}')).toBe(5);
+    for (const none of ['', ',"max_tokens":null', ',"max_tokens":"9"', ',"max_tokens":-1', ',"a":{"max_tokens":9}']) {
+      expect(limitOf(`{"model":"m"${none}}`)).toBeNull();
+    }
   });
 
   it('replaces the model only', () => {
