@@ -26,14 +26,15 @@ export interface LedgerEntry {
   error: string | null;
 }
 
-const INSERT = `INSERT INTO ledger (id, call_key, team_id, user_id, session_id, turn, step, agent_id, agent_version,
-   virtual_key_id, protocol, provider, model, input_tokens, cache_read_tokens, cache_write_5m_tokens,
-   cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_micros, usage_basis, ttft_ms, latency_ms,
-   http_status, error, root_session_id, thread_id, deployment_id, harness, runtime, repo, labels, trigger,
-   model_deployment, requested_model)
-   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-   $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)
+const COLUMNS = `id, call_key, team_id, user_id, session_id, turn, step, agent_id, agent_version, virtual_key_id, protocol,
+   provider, model, input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens,
+   reasoning_tokens, cost_micros, usage_basis, ttft_ms, latency_ms, http_status, error, root_session_id, thread_id,
+   deployment_id, harness, runtime, repo, labels, trigger, model_deployment, requested_model`;
+
+const INSERT = `INSERT INTO ledger (${COLUMNS})
+   SELECT ${COLUMNS} FROM jsonb_populate_recordset(NULL::ledger, $1::jsonb)
    ON CONFLICT (call_key) DO UPDATE SET
+   id = excluded.id,
    input_tokens = ledger.input_tokens + excluded.input_tokens,
    cache_read_tokens = ledger.cache_read_tokens + excluded.cache_read_tokens,
    cache_write_5m_tokens = ledger.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
@@ -44,54 +45,56 @@ const INSERT = `INSERT INTO ledger (id, call_key, team_id, user_id, session_id, 
    usage_basis = CASE WHEN ledger.usage_basis = 'reported' THEN excluded.usage_basis ELSE ledger.usage_basis END,
    ttft_ms = excluded.ttft_ms, latency_ms = excluded.latency_ms, http_status = excluded.http_status,
    error = excluded.error
-   WHERE ledger.id <> excluded.id`;
+   WHERE ledger.id <> excluded.id
+   RETURNING id`;
 
 /**
- * Writes the one row of a call. A call that was cut after tokens were billed and then made again under the same
- * key has paid twice: its row adds both up instead of losing one. The same entry again (a commit whose answer was lost)
- * changes nothing.
+ * Writes the rows of calls, each with a call key of its own. A call that was cut after tokens were billed and then made
+ * again under the same key has paid twice: its row adds both up instead of losing one, and has the id of the last. The
+ * same entry again (a commit whose answer was lost) changes nothing. Returns the ids of the entries that were new.
  */
-export async function recordLedgerEntry(db: Queryable, entry: LedgerEntry): Promise<void> {
-  await db.query(INSERT, valuesOf(entry));
+export async function recordLedgerEntries(db: Queryable, entries: readonly LedgerEntry[]): Promise<Set<string>> {
+  const result = await db.query<{ id: string }>(INSERT, [JSON.stringify(entries.map(rowOf))]);
+  return new Set(result.rows.map((row) => row.id));
 }
 
-function valuesOf(entry: LedgerEntry): unknown[] {
+function rowOf(entry: LedgerEntry): Record<string, unknown> {
   const { usage, attribution } = entry;
-  return [
-    entry.id,
-    entry.callKey,
-    attribution.teamId,
-    attribution.userId,
-    attribution.sessionId,
-    entry.turn,
-    entry.step,
-    attribution.agentId,
-    attribution.agentVersion,
-    entry.virtualKeyId,
-    entry.protocol,
-    entry.provider,
-    entry.model,
-    usage.inputTokens,
-    usage.cacheReadTokens,
-    usage.cacheWrite5mTokens,
-    usage.cacheWrite1hTokens,
-    usage.outputTokens,
-    usage.reasoningTokens,
-    entry.costMicros,
-    entry.usageBasis,
-    entry.ttftMs,
-    entry.latencyMs,
-    entry.httpStatus,
-    entry.error,
-    attribution.rootSessionId,
-    attribution.threadId,
-    attribution.deploymentId,
-    attribution.harness,
-    attribution.runtime,
-    attribution.repo,
-    JSON.stringify(attribution.labels),
-    attribution.trigger,
-    entry.modelDeployment,
-    entry.requestedModel,
-  ];
+  return {
+    id: entry.id,
+    call_key: entry.callKey,
+    team_id: attribution.teamId,
+    user_id: attribution.userId,
+    session_id: attribution.sessionId,
+    turn: entry.turn,
+    step: entry.step,
+    agent_id: attribution.agentId,
+    agent_version: attribution.agentVersion,
+    virtual_key_id: entry.virtualKeyId,
+    protocol: entry.protocol,
+    provider: entry.provider,
+    model: entry.model,
+    input_tokens: usage.inputTokens,
+    cache_read_tokens: usage.cacheReadTokens,
+    cache_write_5m_tokens: usage.cacheWrite5mTokens,
+    cache_write_1h_tokens: usage.cacheWrite1hTokens,
+    output_tokens: usage.outputTokens,
+    reasoning_tokens: usage.reasoningTokens,
+    cost_micros: entry.costMicros,
+    usage_basis: entry.usageBasis,
+    ttft_ms: entry.ttftMs,
+    latency_ms: entry.latencyMs,
+    http_status: entry.httpStatus,
+    error: entry.error,
+    root_session_id: attribution.rootSessionId,
+    thread_id: attribution.threadId,
+    deployment_id: attribution.deploymentId,
+    harness: attribution.harness,
+    runtime: attribution.runtime,
+    repo: attribution.repo,
+    labels: attribution.labels,
+    trigger: attribution.trigger,
+    model_deployment: entry.modelDeployment,
+    requested_model: entry.requestedModel,
+  };
 }

@@ -1,7 +1,7 @@
 import { newId } from '../../contracts/ids.ts';
 import { costMicros } from '../../contracts/prices.ts';
 import { isOutage, type Pool } from '../../db/pool.ts';
-import { recordLedgerEntry, type LedgerEntry } from '../../db/queries/ledger.ts';
+import { recordLedgerEntries, type LedgerEntry } from '../../db/queries/ledger.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Caller } from '../auth.ts';
 import type { Protocol } from '../protocol.ts';
@@ -79,7 +79,8 @@ export class LedgerWriter {
   }
 
   write(entry: LedgerEntry): void {
-    const done = throughOutages(Date.now() + this.#patienceMs, () => recordLedgerEntry(this.#pool, entry)).catch(
+    const done = throughOutages(Date.now() + this.#patienceMs, () => recordLedgerEntries(this.#pool, [entry])).then(
+      () => undefined,
       (error: unknown) => {
         this.#logger.error({ err: error, ledger: entry }, 'ledger row lost: the database stayed away');
       },

@@ -3,7 +3,7 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { assertNever } from '../../contracts/states.ts';
 import { isOutage, withTransaction, type Pool } from '../../db/pool.ts';
-import { recordLedgerEntry } from '../../db/queries/ledger.ts';
+import { recordLedgerEntries } from '../../db/queries/ledger.ts';
 import {
   CANCELLED_DIGEST,
   cancelModelCall,
@@ -206,7 +206,7 @@ export class RecordedCalls {
     const isRecorded = await throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>
       withTransaction(this.#deps.pool, async (tx) => {
         const isMine = isAnswered && (await completeModelCall(tx, key.stored, this.#owner, broadcast.answer()));
-        if (isAnswered || outcome.usageBasis !== 'none') await recordLedgerEntry(tx, entry);
+        if (isAnswered || outcome.usageBasis !== 'none') await recordLedgerEntries(tx, [entry]);
         if (!isAnswered) await releaseModelCall(tx, key.stored, this.#owner);
         return isMine;
       }),

@@ -16,6 +16,8 @@ export interface UsageTap {
   /** Call once, when the body has ended. */
   finish(): void;
   readonly usage: Usage;
+  /** What the answer has used up to here, output estimated where the provider has not said it yet. */
+  readonly usageSoFar: Usage;
   /** True when `usage` is the provider's final word. */
   readonly isFinal: boolean;
   /** True when the provider reported anything at all. */
@@ -46,6 +48,10 @@ class BodyTap implements UsageTap {
 
   get isReported(): boolean {
     return this.isFinal;
+  }
+
+  get usageSoFar(): Usage {
+    return this.usage;
   }
 
   push(chunk: Buffer): void {
@@ -100,9 +106,12 @@ class StreamTap implements UsageTap {
     this.#rest = [];
     // Servers that imitate OpenAI leave out the last marker; their clean end of the body is the end.
     if (this.#protocol === 'chat' && this.streamError === undefined) this.isComplete = true;
-    if (!this.isFinal) {
-      this.usage = { ...this.usage, outputTokens: Math.max(this.usage.outputTokens, Math.ceil(this.#estimatedOutput)) };
-    }
+    this.usage = this.usageSoFar;
+  }
+
+  get usageSoFar(): Usage {
+    if (this.isFinal) return this.usage;
+    return { ...this.usage, outputTokens: Math.max(this.usage.outputTokens, Math.ceil(this.#estimatedOutput)) };
   }
 
   #line(line: Buffer): void {

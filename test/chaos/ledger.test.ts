@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { recordLedgerEntry, type LedgerEntry } from '../../db/queries/ledger.ts';
+import { recordLedgerEntries, type LedgerEntry } from '../../db/queries/ledger.ts';
 import { testDatabase } from '../support/postgres.ts';
 
 const ENTRY: LedgerEntry = {
@@ -64,10 +64,10 @@ describe('a ledger entry', () => {
     );
 
   it('counts once when Postgres died before it said that it was committed, and adds what was paid again', async () => {
-    await recordLedgerEntry(client, ENTRY);
-    await recordLedgerEntry(client, ENTRY);
+    await recordLedgerEntries(client, [ENTRY]);
+    await recordLedgerEntries(client, [ENTRY]);
     expect(await sums()).toEqual([[10, 3, 40]]);
-    await recordLedgerEntry(client, { ...ENTRY, id: 'call_2' });
+    await recordLedgerEntries(client, [{ ...ENTRY, id: 'call_2' }]);
     expect(await sums()).toEqual([[20, 6, 80]]);
   });
 });
