@@ -44,8 +44,9 @@ async function main(): Promise<void> {
   onStopSignal(logger, async () => {
     stopping.abort();
     await Promise.all([closeServer(server, services.hub), gateway.close(DRAIN_MS)]);
-    await Promise.allSettled([sweeping, services.delivery.drain(), services.hub.stop()]);
-    await services.temporal.close();
+    await services.delivery.drain();
+    // Closing ends the calls of a sweep that waits for a Temporal that is away.
+    await Promise.allSettled([services.temporal.close(), sweeping, services.hub.stop()]);
     await pool.end();
   });
 }
