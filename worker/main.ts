@@ -55,6 +55,9 @@ async function createWorker(
     maxCachedWorkflows: CACHED_WORKFLOWS,
     // After a worker dies its sessions wait this long for it before any worker may take them.
     stickyQueueScheduleToStartTimeout: '2s',
+    // Tasks that a frozen or cut off worker was given are lost until their timeout, one for each open poll.
+    workflowTaskPollerBehavior: { type: 'autoscaling', minimum: 2, initial: 2, maximum: 20 },
+    activityTaskPollerBehavior: { type: 'autoscaling', minimum: 1, initial: 2, maximum: 20 },
     maxHeartbeatThrottleInterval: '1s',
     defaultHeartbeatThrottleInterval: '1s',
     shutdownGraceTime: SHUTDOWN_GRACE_MS,

@@ -1,12 +1,19 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkInvariants } from '../support/invariants.ts';
 import { recorded } from '../support/recorder.ts';
-import { bash, scriptMessage, SessionDriver, type Answer, type Frame } from '../support/session-driver.ts';
+import {
+  type Answer,
+  bash,
+  type Frame,
+  scriptMessage,
+  SessionDriver,
+  STACK_TEST_MS,
+} from '../support/session-driver.ts';
 import { startStack, type TestStack } from '../support/stack.ts';
 
 const saying = (text: string): object => ({ events: [scriptMessage([{ text }])] });
 
-describe('the api is killed', () => {
+describe('the api is killed', { timeout: STACK_TEST_MS }, () => {
   let stack: TestStack;
   let driver: SessionDriver;
   beforeAll(async () => {

@@ -3,10 +3,10 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkInvariants } from '../support/invariants.ts';
 import { recorded } from '../support/recorder.ts';
-import { bash, scriptMessage, SessionDriver } from '../support/session-driver.ts';
+import { bash, scriptMessage, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
 import { isRunning, startStack, type TestStack } from '../support/stack.ts';
 
-describe('a sandbox', () => {
+describe('a sandbox', { timeout: STACK_TEST_MS }, () => {
   let stack: TestStack;
   let driver: SessionDriver;
   beforeAll(async () => {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkInvariants } from '../support/invariants.ts';
 import { recorded } from '../support/recorder.ts';
-import { bash, SessionDriver } from '../support/session-driver.ts';
+import { bash, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
 import { startStack, type TestStack } from '../support/stack.ts';
 
 /** A second worker of the same stack, with the environment of the first. */
@@ -19,16 +19,19 @@ async function secondWorker(pid: number): Promise<ChildProcess> {
   return child;
 }
 
-describe('a worker that is taken for dead and comes back', () => {
+describe('a worker that is taken for dead and comes back', { timeout: STACK_TEST_MS }, () => {
   let stack: TestStack;
   let driver: SessionDriver;
   let second: ChildProcess | undefined;
+  let frozen: number | undefined;
   beforeAll(async () => {
     stack = await startStack();
     driver = new SessionDriver(stack);
   });
   afterAll(async () => {
     second?.kill('SIGKILL');
+    // A worker that is left frozen would not hear that it is to stop.
+    if (frozen !== undefined) process.kill(frozen, 'SIGCONT');
     await driver.close();
     await stack.stop();
   });
@@ -44,12 +47,16 @@ describe('a worker that is taken for dead and comes back', () => {
     await driver.untilSql('the call runs', streaming, `EXISTS (SELECT 1 FROM model_calls c WHERE c.session_id = s.id)`);
 
     process.kill(first, 'SIGSTOP');
+    frozen = first;
     try {
       second = await secondWorker(first);
+      // Slow by nature: the open polls of the frozen worker still swallow tasks, and each is given out again only after
+      // its timeout (10 s a workflow task, 10 s a record, 5 s a heartbeat); several of them may follow each other.
       expect((await driver.decide(approval.id, 'allow')).status).toBe(200);
       await driver.quiet([streaming, running, asking]);
     } finally {
       process.kill(first, 'SIGCONT');
+      frozen = undefined;
     }
     expect(stack.pids().worker).toBe(first);
     const counts = (): Promise<unknown[]> =>

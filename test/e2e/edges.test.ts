@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sessionWorkflowId } from '../../workflows/ids.ts';
 import { checkInvariants } from '../support/invariants.ts';
-import { bash, SessionDriver, scriptMessage } from '../support/session-driver.ts';
+import { bash, scriptMessage, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
 import { startStack, type TestStack } from '../support/stack.ts';
 
 const edit = (file: string): { name: string; input: Record<string, unknown> } => ({
@@ -9,7 +9,7 @@ const edit = (file: string): { name: string; input: Record<string, unknown> } =>
   input: { file_path: file, old_string: 'caf', new_string: 'tea' },
 });
 
-describe('at the edges of a session', () => {
+describe('at the edges of a session', { timeout: STACK_TEST_MS }, () => {
   let stack: TestStack;
   let driver: SessionDriver;
   beforeAll(async () => {

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkInvariants } from '../support/invariants.ts';
 import { recorded } from '../support/recorder.ts';
-import { bash, SessionDriver, type ScriptStep } from '../support/session-driver.ts';
+import { bash, type ScriptStep, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
 import { startStack, type TestStack } from '../support/stack.ts';
 
 const STEPS = 200;
 
-describe('a session of 200 steps', () => {
+describe('a session of 200 steps', { timeout: STACK_TEST_MS }, () => {
   let stack: TestStack;
   let driver: SessionDriver;
   beforeAll(async () => {
@@ -18,13 +18,13 @@ describe('a session of 200 steps', () => {
     await stack.stop();
   });
 
-  it('continues as new on its way and keeps its order', { timeout: 180_000 }, async () => {
+  it('continues as new on its way and keeps its order', async () => {
     const script = Array.from({ length: STEPS }, (_, index): ScriptStep => {
       const read = { name: 'read', input: { file_path: '/workspace/effects.log' } };
       return { tools: [index % 2 === 0 ? bash(recorded(`step${index}`)) : read] };
     });
     const session = await driver.open([...script, { text: 'the end' }]);
-    await driver.quiet([session], 170_000);
+    await driver.quiet([session]);
     expect(await driver.turnEnds(session)).toEqual(['end_turn']);
 
     const steps = await driver.query<{ step: number }>('SELECT step FROM steps WHERE session_id = $1 ORDER BY step', [

@@ -43,8 +43,13 @@ export interface Approval {
 
 type Policy = 'always_allow' | 'always_ask' | 'auto';
 
-/** Longer than the slowest recovery that a test provokes. */
-const PATIENCE_MS = 60_000;
+/**
+ * Longer than the slowest recovery that a test provokes on a machine that is busy with other things. A frozen worker alone
+ * keeps the tasks that its open polls are given until they time out: 10 s a task, one after the other.
+ */
+const PATIENCE_MS = 240_000;
+/** For tests that wait so: what they wait for must be named in the failure, so the test itself has longer. */
+export const STACK_TEST_MS = 300_000;
 
 /** A tool call of the scripted model. */
 export const bash = (
