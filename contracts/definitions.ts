@@ -131,5 +131,8 @@ export interface Usage {
   cacheWrite5mTokens: number;
   cacheWrite1hTokens: number;
   outputTokens: number;
+  /** A part of the output tokens. */
   reasoningTokens: number;
+  /** Searches of the web the provider itself made; billed by the piece. */
+  webSearches?: number;
 }

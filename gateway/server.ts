@@ -15,6 +15,7 @@ import { RecordedCalls } from './calls/recorded.ts';
 import type { GatewayConfig } from './config.ts';
 import { parseJsonObject, readBody, sendError, sendJson } from './http.ts';
 import { GatewayMetrics } from './metrics.ts';
+import { ListPrices, type PriceBook } from './prices/price-book.ts';
 import type { Protocol } from './protocol.ts';
 import { createHttpProvider } from './providers/http-provider.ts';
 import type { Provider, ProviderRequest } from './providers/port.ts';
@@ -66,6 +67,7 @@ class GatewayServer implements Gateway {
   readonly #authenticator: Authenticator;
   readonly #metrics: GatewayMetrics;
   readonly #ledger: LedgerWriter;
+  readonly #prices: PriceBook = new ListPrices();
   readonly #recorded: RecordedCalls;
   readonly #endpoints: ReadonlyMap<string, Endpoint>;
 
@@ -84,6 +86,7 @@ class GatewayServer implements Gateway {
       pool,
       logger,
       authenticator: this.#authenticator,
+      prices: this.#prices,
       metrics: this.#metrics,
       timeouts: config.timeouts,
       leaseMs: config.leaseMs,
@@ -182,9 +185,9 @@ class GatewayServer implements Gateway {
       await this.#recorded.serve(request, readCallKey(caller, key));
       return;
     }
-    const { authenticator, metrics } = { authenticator: this.#authenticator, metrics: this.#metrics };
+    const shared = { authenticator: this.#authenticator, metrics: this.#metrics, prices: this.#prices };
     const { pool, config } = this.#deps;
-    await serveDirect({ pool, authenticator, metrics, ledger: this.#ledger, timeouts: config.timeouts }, request);
+    await serveDirect({ ...shared, pool, ledger: this.#ledger, timeouts: config.timeouts }, request);
   }
 
   async #models({ req, res, requestId }: Exchange): Promise<void> {

@@ -26,39 +26,101 @@ export interface LedgerEntry {
   error: string | null;
 }
 
-const COLUMNS = `id, call_key, team_id, user_id, session_id, turn, step, agent_id, agent_version, virtual_key_id, protocol,
-   provider, model, input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens,
-   reasoning_tokens, cost_micros, usage_basis, ttft_ms, latency_ms, http_status, error, root_session_id, thread_id,
-   deployment_id, harness, runtime, repo, labels, trigger, model_deployment, requested_model`;
+const COLUMNS = [
+  'id',
+  'call_key',
+  'team_id',
+  'user_id',
+  'session_id',
+  'root_session_id',
+  'thread_id',
+  'turn',
+  'step',
+  'agent_id',
+  'agent_version',
+  'deployment_id',
+  'harness',
+  'runtime',
+  'repo',
+  'labels',
+  'trigger',
+  'virtual_key_id',
+  'protocol',
+  'provider',
+  'model',
+  'requested_model',
+  'model_deployment',
+  'input_tokens',
+  'cache_read_tokens',
+  'cache_write_5m_tokens',
+  'cache_write_1h_tokens',
+  'output_tokens',
+  'reasoning_tokens',
+  'web_searches',
+  'cost_micros',
+  'usage_basis',
+  'ttft_ms',
+  'latency_ms',
+  'http_status',
+  'error',
+] as const;
+type Column = (typeof COLUMNS)[number];
 
-const INSERT = `INSERT INTO ledger (${COLUMNS})
-   SELECT ${COLUMNS} FROM jsonb_populate_recordset(NULL::ledger, $1::jsonb)
+const SUMMED: readonly Column[] = [
+  'input_tokens',
+  'cache_read_tokens',
+  'cache_write_5m_tokens',
+  'cache_write_1h_tokens',
+  'output_tokens',
+  'reasoning_tokens',
+  'web_searches',
+  'cost_micros',
+];
+const REPLACED: readonly Column[] = ['ttft_ms', 'latency_ms', 'http_status', 'error'];
+
+const NAMES = COLUMNS.join(', ');
+
+const INSERT = `INSERT INTO ledger (${NAMES})
+   SELECT ${NAMES} FROM jsonb_populate_recordset(NULL::ledger, $1::jsonb)
    ON CONFLICT (call_key) DO UPDATE SET
-   id = excluded.id,
-   input_tokens = ledger.input_tokens + excluded.input_tokens,
-   cache_read_tokens = ledger.cache_read_tokens + excluded.cache_read_tokens,
-   cache_write_5m_tokens = ledger.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
-   cache_write_1h_tokens = ledger.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
-   output_tokens = ledger.output_tokens + excluded.output_tokens,
-   reasoning_tokens = ledger.reasoning_tokens + excluded.reasoning_tokens,
-   cost_micros = ledger.cost_micros + excluded.cost_micros,
-   usage_basis = CASE WHEN ledger.usage_basis = 'reported' THEN excluded.usage_basis ELSE ledger.usage_basis END,
-   ttft_ms = excluded.ttft_ms, latency_ms = excluded.latency_ms, http_status = excluded.http_status,
-   error = excluded.error
-   WHERE ledger.id <> excluded.id
-   RETURNING id`;
+   ${SUMMED.map((name) => `${name} = ledger.${name} + excluded.${name}`).join(', ')},
+   usage_basis = CASE WHEN 'estimated' IN (ledger.usage_basis, excluded.usage_basis) THEN 'estimated'
+     WHEN 'reported' IN (ledger.usage_basis, excluded.usage_basis) THEN 'reported' ELSE 'none' END,
+   ${REPLACED.map((name) => `${name} = excluded.${name}`).join(', ')},
+   merged_ids = ledger.merged_ids || to_jsonb(excluded.id)
+   WHERE ledger.id <> excluded.id AND NOT ledger.merged_ids ? excluded.id
+   RETURNING call_key`;
 
 /**
- * Writes the rows of calls, each with a call key of its own. A call that was cut after tokens were billed and then made
- * again under the same key has paid twice: its row adds both up instead of losing one, and has the id of the last. The
- * same entry again (a commit whose answer was lost) changes nothing. Returns the ids of the entries that were new.
+ * Writes the one row of each call. A call that was cut after tokens were billed and then made again under the same
+ * key has paid twice: its row adds both up instead of losing one. An entry that is in the ledger already (the answer to a
+ * commit was lost) changes nothing. Returns the ids of the entries that were new.
  */
 export async function recordLedgerEntries(db: Queryable, entries: readonly LedgerEntry[]): Promise<Set<string>> {
-  const result = await db.query<{ id: string }>(INSERT, [JSON.stringify(entries.map(rowOf))]);
-  return new Set(result.rows.map((row) => row.id));
+  const recorded = new Set<string>();
+  for (const round of byUniqueKey(entries)) {
+    const rows = JSON.stringify(Array.from(round.values(), rowOf));
+    const result = await db.query<{ call_key: string }>(INSERT, [rows]);
+    for (const { call_key: key } of result.rows) {
+      const entry = round.get(key);
+      if (entry !== undefined) recorded.add(entry.id);
+    }
+  }
+  return recorded;
 }
 
-function rowOf(entry: LedgerEntry): Record<string, unknown> {
+/** One statement may meet each key once only. */
+function byUniqueKey(entries: readonly LedgerEntry[]): Map<string, LedgerEntry>[] {
+  const rounds: Map<string, LedgerEntry>[] = [];
+  for (const entry of entries) {
+    let round = rounds.find((map) => !map.has(entry.callKey));
+    if (round === undefined) rounds.push((round = new Map()));
+    round.set(entry.callKey, entry);
+  }
+  return rounds;
+}
+
+function rowOf(entry: LedgerEntry): Record<Column, unknown> {
   const { usage, attribution } = entry;
   return {
     id: entry.id,
@@ -66,35 +128,36 @@ function rowOf(entry: LedgerEntry): Record<string, unknown> {
     team_id: attribution.teamId,
     user_id: attribution.userId,
     session_id: attribution.sessionId,
+    root_session_id: attribution.rootSessionId,
+    thread_id: attribution.threadId,
     turn: entry.turn,
     step: entry.step,
     agent_id: attribution.agentId,
     agent_version: attribution.agentVersion,
-    virtual_key_id: entry.virtualKeyId,
-    protocol: entry.protocol,
-    provider: entry.provider,
-    model: entry.model,
-    input_tokens: usage.inputTokens,
-    cache_read_tokens: usage.cacheReadTokens,
-    cache_write_5m_tokens: usage.cacheWrite5mTokens,
-    cache_write_1h_tokens: usage.cacheWrite1hTokens,
-    output_tokens: usage.outputTokens,
-    reasoning_tokens: usage.reasoningTokens,
-    cost_micros: entry.costMicros,
-    usage_basis: entry.usageBasis,
-    ttft_ms: entry.ttftMs,
-    latency_ms: entry.latencyMs,
-    http_status: entry.httpStatus,
-    error: entry.error,
-    root_session_id: attribution.rootSessionId,
-    thread_id: attribution.threadId,
     deployment_id: attribution.deploymentId,
     harness: attribution.harness,
     runtime: attribution.runtime,
     repo: attribution.repo,
     labels: attribution.labels,
     trigger: attribution.trigger,
-    model_deployment: entry.modelDeployment,
+    virtual_key_id: entry.virtualKeyId,
+    protocol: entry.protocol,
+    provider: entry.provider,
+    model: entry.model,
     requested_model: entry.requestedModel,
+    model_deployment: entry.modelDeployment,
+    input_tokens: usage.inputTokens,
+    cache_read_tokens: usage.cacheReadTokens,
+    cache_write_5m_tokens: usage.cacheWrite5mTokens,
+    cache_write_1h_tokens: usage.cacheWrite1hTokens,
+    output_tokens: usage.outputTokens,
+    reasoning_tokens: usage.reasoningTokens,
+    web_searches: usage.webSearches ?? 0,
+    cost_micros: entry.costMicros,
+    usage_basis: entry.usageBasis,
+    ttft_ms: entry.ttftMs,
+    latency_ms: entry.latencyMs,
+    http_status: entry.httpStatus,
+    error: entry.error,
   };
 }

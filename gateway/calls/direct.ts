@@ -5,6 +5,7 @@ import { checkBudget } from '../budget.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
 import { endWithFailure } from './broadcast.ts';
+import type { PriceBook } from '../prices/price-book.ts';
 import { ledgerEntry, type LedgerWriter } from './ledger-writer.ts';
 import { REQUEST_ID_HEADER, type ModelRequest } from './model-request.ts';
 import { UpstreamCall } from './run-call.ts';
@@ -12,6 +13,7 @@ import { UpstreamCall } from './run-call.ts';
 interface DirectDeps {
   pool: Pool;
   authenticator: Authenticator;
+  prices: PriceBook;
   ledger: LedgerWriter;
   metrics: GatewayMetrics;
   timeouts: GatewayTimeouts;
@@ -55,7 +57,7 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
   );
   if (request.upstream.operation === 'generate') {
     const facts = { ...request, provider: request.provider.name, place: undefined };
-    deps.ledger.write(ledgerEntry(facts, outcome));
+    deps.ledger.write(ledgerEntry(deps.prices, facts, outcome));
   }
   if (outcome.failure === undefined) res.end();
   else {

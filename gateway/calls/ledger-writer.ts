@@ -1,9 +1,9 @@
 import { newId } from '../../contracts/ids.ts';
-import { costMicros } from '../../contracts/prices.ts';
 import { isOutage, type Pool } from '../../db/pool.ts';
 import { recordLedgerEntries, type LedgerEntry } from '../../db/queries/ledger.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Caller } from '../auth.ts';
+import type { PriceBook } from '../prices/price-book.ts';
 import type { Protocol } from '../protocol.ts';
 import type { CallOutcome } from './run-call.ts';
 
@@ -28,13 +28,14 @@ export interface CallFacts {
 const RETRY_MS = 500;
 
 /** The ledger row of a call that has ended. */
-export function ledgerEntry(facts: CallFacts, outcome: CallOutcome): LedgerEntry {
+export function ledgerEntry(prices: PriceBook, facts: CallFacts, outcome: CallOutcome): LedgerEntry {
   const id = newId('ledger');
   const served = outcome.served ?? { deployment: facts.modelDeployment, provider: facts.provider, model: facts.model };
+  const { attribution } = facts.caller;
   return {
     id,
     callKey: facts.place?.callKey ?? id,
-    attribution: facts.caller.attribution,
+    attribution,
     turn: facts.place?.turn ?? null,
     step: facts.place?.step ?? null,
     virtualKeyId: facts.caller.virtualKey?.id ?? null,
@@ -44,7 +45,7 @@ export function ledgerEntry(facts: CallFacts, outcome: CallOutcome): LedgerEntry
     provider: served.provider,
     model: served.model,
     usage: outcome.usage,
-    costMicros: costMicros(served.model, outcome.usage),
+    costMicros: prices.costMicros({ ...served, teamId: attribution.teamId }, outcome.usage),
     usageBasis: outcome.usageBasis,
     ttftMs: outcome.ttftMs,
     latencyMs: outcome.latencyMs,

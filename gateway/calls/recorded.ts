@@ -20,6 +20,7 @@ import type { Authenticator } from '../auth.ts';
 import { checkBudget } from '../budget.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
+import type { PriceBook } from '../prices/price-book.ts';
 import { errorBody, errorHeaders } from '../protocol.ts';
 import { Broadcast } from './broadcast.ts';
 import type { CallKey } from './idempotency-key.ts';
@@ -30,6 +31,7 @@ import { UpstreamCall, type CallOutcome } from './run-call.ts';
 interface RecordedDeps {
   pool: Pool;
   authenticator: Authenticator;
+  prices: PriceBook;
   logger: Logger;
   metrics: GatewayMetrics;
   timeouts: GatewayTimeouts;
@@ -201,7 +203,11 @@ export class RecordedCalls {
   async #settle(request: ModelRequest, key: CallKey, broadcast: Broadcast, outcome: CallOutcome): Promise<void> {
     const served = outcome.served;
     this.#deps.metrics.ended(served?.model ?? request.model, served?.provider ?? request.provider.name, outcome);
-    const entry = ledgerEntry({ ...request, provider: request.provider.name, place: key.place }, outcome);
+    const entry = ledgerEntry(
+      this.#deps.prices,
+      { ...request, provider: request.provider.name, place: key.place },
+      outcome,
+    );
     const isAnswered = outcome.failure === undefined;
     const isRecorded = await throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>
       withTransaction(this.#deps.pool, async (tx) => {
