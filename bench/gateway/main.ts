@@ -8,7 +8,7 @@ import { CASES } from './cases.ts';
 import { openWay } from './client.ts';
 import { openWorld } from './world.ts';
 
-const HELP = `npm run bench:gateway -- [--only NAME]... [--quick] [--json FILE]
+const HELP = `npm run bench:gateway -- [--only NAME]... [--quick] [--json FILE] [--profile DIR]
   names: ${CASES.map(({ name }) => name).join(', ')}`;
 
 async function main(): Promise<number> {
@@ -17,6 +17,7 @@ async function main(): Promise<number> {
       only: { type: 'string', multiple: true, default: [] },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
+      profile: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
@@ -27,7 +28,7 @@ async function main(): Promise<number> {
   }
   const loadAtStart = os.loadavg()[0] ?? 0;
   say('Starting Postgres, a provider double and a gateway, each a process of its own.');
-  const world = await openWorld();
+  const world = await openWorld(values.profile);
   const rows: Row[] = [];
   let failed = 0;
   const direct = openWay('direct', world.upstreamUrl, 'none');

@@ -60,6 +60,7 @@ async function startPostgres(folder: string): Promise<{ child: ChildProcess; url
 async function startGateway(
   folder: string,
   env: Record<string, string>,
+  profileDir: string | undefined,
 ): Promise<{ child: ChildProcess; url: string }> {
   const port = await anyFreePort();
   const log = openSync(path.join(folder, 'gateway.log'), 'a');
@@ -67,6 +68,7 @@ async function startGateway(
   const child = fork(fileURLToPath(new URL('../../gateway/main.js', import.meta.url)), [], {
     env: { ...Object.fromEntries(inherited), LONGHAUL_GATEWAY_PORT: String(port), ...env },
     stdio: ['ignore', log, log, 'ipc'],
+    execArgv: profileDir === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profileDir],
   });
   closeSync(log);
   const url = `http://127.0.0.1:${port}`;
@@ -81,8 +83,8 @@ async function startGateway(
   return { child, url };
 }
 
-/** Starts all of it with budgets, ledger and tracing on. */
-export async function openWorld(): Promise<World> {
+/** Starts all of it with budgets, ledger and tracing on; with `profileDir` the gateway leaves a CPU profile there. */
+export async function openWorld(profileDir?: string): Promise<World> {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-bench-'));
   const running: [ChildProcess, NodeJS.Signals][] = [];
   let pool: Pool | undefined;
@@ -98,13 +100,14 @@ export async function openWorld(): Promise<World> {
     running.push([upstream.child, 'SIGKILL']);
     pool = createPool({ databaseUrl: postgres.url, applicationName: 'bench' });
     const { key } = await mintVirtualKey(pool, { ...TEAM, maxParallel: 1_000 });
-    const gateway = await startGateway(folder, {
+    const env = {
       DATABASE_URL: postgres.url,
       ANTHROPIC_BASE_URL: upstream.url,
       ANTHROPIC_API_KEY: 'sk-bench',
       OTEL_EXPORTER_OTLP_ENDPOINT: upstream.url,
       LONGHAUL_LOG_LEVEL: 'warn',
-    });
+    };
+    const gateway = await startGateway(folder, env, profileDir);
     running.push([gateway.child, 'SIGTERM']);
     const gatewayPid = gateway.child.pid ?? 0;
     return { upstreamUrl: upstream.url, gatewayUrl: gateway.url, gatewayPid, key, pool, close };
