@@ -5,12 +5,20 @@ import { isDataError, isOutage } from '../db/pool.ts';
 /** Beats are cheap; cancellation arrives with their answers, so this is also the delay of an interrupt. */
 const BEAT_MS = 1_000;
 
+const startedMs = new WeakMap<Context, number>();
+
+/** When this worker began the attempt; Temporal tells only when it was due. */
+export function attemptStartedMs(context: Context): number {
+  return startedMs.get(context) ?? Date.now();
+}
+
 /**
  * Runs the whole of an activity under a heartbeat: one on entry, then by timer, so that slow set-up never looks like a
  * dead worker. `signal` fires when the workflow cancels or the worker shuts down.
  */
 export async function withHeartbeat<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const context = Context.current();
+  startedMs.set(context, Date.now());
   context.heartbeat();
   const timer = setInterval(() => context.heartbeat(), BEAT_MS);
   try {

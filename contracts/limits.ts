@@ -36,6 +36,7 @@ export const LIMITS = {
   approvalTtlMs: 24 * 3_600_000,
   approvalTtlMaxMs: 30 * 24 * 3_600_000,
   modelOutageMs: 3_600_000,
+  sandboxOutageMs: 15 * 60_000,
   toolCallsPerStep: 64,
 
   /** Tools */

@@ -12,6 +12,8 @@ export interface ModelStepArgs extends StepRef {
   eventIds: string[];
   /** The model the message asked for; default: the agent's. */
   model?: string;
+  /** How long the model may be seen to be away before the step gives up. */
+  modelOutageMs?: number;
 }
 
 /** One tool call of a step and what is to be done about it now. */

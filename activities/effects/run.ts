@@ -1,5 +1,6 @@
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import { LonghaulError } from '../../contracts/error-codes.ts';
+import { ERROR_CATALOGUE, LonghaulError } from '../../contracts/error-codes.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import { assertNever } from '../../contracts/states.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
@@ -12,6 +13,7 @@ import type { RunEffectArgs, RunEffectResult } from '../../workflows/activity-ty
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { digestOf } from '../digest.ts';
+import { inWords, noteOutage } from '../outage.ts';
 import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-inputs.ts';
 import type { Lease } from '../sandbox/lease.ts';
 import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
@@ -25,27 +27,48 @@ import { glob, grep } from './search.ts';
 /** One effect, from `allowed` to its end; an attempt after a crash re-attaches to what the first one started. */
 export async function runEffect(deps: ActivityDeps, args: RunEffectArgs): Promise<RunEffectResult> {
   return withHeartbeat(async (signal) => {
-    const session = await loadSessionForTurn(deps.pool, args.sessionId);
-    const before = await getEffect(deps.pool, args.effectId);
-    if (before.state !== 'allowed' && before.state !== 'started') return outcomeOf(deps, session, before);
-    const lease = await leaseSandbox(deps, session, signal);
-    const started = await start(deps, session, args.effectId, lease);
-    if (started.effect.state !== 'started') return outcomeOf(deps, session, started.effect);
-    if (started.resumed && started.effect.sandboxId !== lease.id && !started.effect.idempotent) {
-      return loseEffect(deps, session, started.effect, 'its sandbox is gone');
+    try {
+      return await startOrAttach(deps, args, signal);
+    } catch (error) {
+      throw signal.aborted ? error : await giveUpLate(deps, args, error);
     }
-    const context: ToolContext = {
-      lease,
-      effectId: args.effectId,
-      execId: `${args.effectId}.${started.effect.generation}`,
-      timeoutMs: timeLimit(started.effect, args.timeoutMs),
-      resumed: started.resumed,
-      signal,
-    };
-    const outcome = await attempt(deps, started.effect, context);
-    if (outcome.kind === 'lost') return loseEffect(deps, session, started.effect, outcome.reason);
-    return finishEffect(deps, session, started.effect, outcome);
   });
+}
+
+async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: AbortSignal): Promise<RunEffectResult> {
+  const session = await loadSessionForTurn(deps.pool, args.sessionId);
+  const before = await getEffect(deps.pool, args.effectId);
+  if (before.state !== 'allowed' && before.state !== 'started') return outcomeOf(deps, session, before);
+  const lease = await leaseSandbox(deps, session, signal);
+  const started = await start(deps, session, args.effectId, lease);
+  if (started.effect.state !== 'started') return outcomeOf(deps, session, started.effect);
+  if (started.resumed && started.effect.sandboxId !== lease.id && !started.effect.idempotent) {
+    return loseEffect(deps, session, started.effect, 'its sandbox is gone');
+  }
+  const context: ToolContext = {
+    lease,
+    effectId: args.effectId,
+    execId: `${args.effectId}.${started.effect.generation}`,
+    timeoutMs: timeLimit(started.effect, args.timeoutMs),
+    resumed: started.resumed,
+    signal,
+  };
+  const outcome = await attempt(deps, started.effect, context);
+  if (outcome.kind === 'lost') return loseEffect(deps, session, started.effect, outcome.reason);
+  return finishEffect(deps, session, started.effect, outcome);
+}
+
+const SANDBOX_AWAY = new Set<unknown>(['sandbox_unavailable', 'sandbox_lost', 'sandbox_not_found']);
+
+/** The error to end this attempt with: another attempt follows unless the sandbox has been away for too long. */
+async function giveUpLate(deps: ActivityDeps, args: RunEffectArgs, error: unknown): Promise<unknown> {
+  const code = error instanceof LonghaulError ? error.code : error instanceof ApplicationFailure ? error.type : null;
+  if (!SANDBOX_AWAY.has(code)) return error;
+  const awayMs = await noteOutage(deps.pool, args.sessionId, `effect/${args.effectId}`);
+  if (awayMs < LIMITS.sandboxOutageMs) return error;
+  deps.logger.error({ sessionId: args.sessionId, effectId: args.effectId, err: error }, 'no sandbox, given up');
+  const { next } = ERROR_CATALOGUE.sandbox_unavailable;
+  return ApplicationFailure.nonRetryable(`no sandbox for ${inWords(awayMs)}. ${next}`, 'sandbox_unavailable');
 }
 
 /**

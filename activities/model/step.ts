@@ -1,6 +1,7 @@
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { stepKey } from '../../contracts/ids.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { appendEvents, markEventsProcessed } from '../../db/queries/events.ts';
 import { endAnswerInputs, endInputs, takeInputs } from '../../db/queries/inputs.ts';
@@ -10,6 +11,7 @@ import { findStep, lockTurn, openTurn, turnModel } from '../../db/queries/turns.
 import type { ModelStepArgs, ModelStepResult, StepRef } from '../../workflows/activity-types.ts';
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { inWords, noteOutage } from '../outage.ts';
 import { closeStaleTurns, recordTurnEnd } from '../../db/queries/turn-end.ts';
 import { modelStartId, placeOf, textEventIds } from './answer.ts';
 import { callModel, cancelModelCall } from './gateway-client.ts';
@@ -107,7 +109,9 @@ async function ask(
 
 /** Provider trouble: told once per step while it lasts; final refusals end the turn with a reason. */
 async function onModelError(deps: ActivityDeps, args: ModelStepArgs, error: LonghaulError): Promise<ModelStepResult> {
-  const passing = error.retryable || error.code === 'invalid_api_key';
+  const retryable = error.retryable || error.code === 'invalid_api_key';
+  const awayMs = retryable ? await noteOutage(deps.pool, args.sessionId, `step/${args.turn}/${args.step}`) : 0;
+  const passing = retryable && awayMs < (args.modelOutageMs ?? LIMITS.modelOutageMs);
   deps.logger.warn(
     { sessionId: args.sessionId, turn: args.turn, step: args.step, code: error.code },
     'model call failed',
@@ -135,7 +139,8 @@ async function onModelError(deps: ActivityDeps, args: ModelStepArgs, error: Long
       ...(error.retryAfterMs === undefined ? {} : { nextRetryDelay: error.retryAfterMs }),
     });
   }
-  return endTurn(deps, args, 'retries_exhausted', `${error.code}: ${error.message}`);
+  const after = retryable ? ` (tried for ${inWords(awayMs)})` : '';
+  return endTurn(deps, args, 'retries_exhausted', `${error.code}: ${error.message}${after}`);
 }
 
 async function endTurn(

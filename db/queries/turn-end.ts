@@ -6,6 +6,7 @@ import type { EffectRow } from './effects.ts';
 import { listOpenEffects, moveEffect } from './effects.ts';
 import { appendEvents } from './events.ts';
 import { endInputs, endTurnAnswers } from './inputs.ts';
+import { clearOutages } from './outages.ts';
 import { lockSession, setIdle } from './session-status.ts';
 import { closeTurn, lockTurn, openTurn, runningTurnsBefore } from './turns.ts';
 
@@ -42,6 +43,7 @@ export async function writeTurnEnd(tx: Queryable, end: TurnEnd): Promise<void> {
     return;
   }
   await closeEffects(tx, end);
+  await clearOutages(tx, end.sessionId);
   if (error !== undefined) await appendError(tx, end);
   await endTurnAnswers(tx, end.sessionId, end.turn, end.reason);
   await endInputs(tx, { sessionId: end.sessionId, turn: end.turn }, inputState, end.reason);

@@ -24,7 +24,7 @@ export async function runStepEffects(context: SessionContext, at: StepRef, effec
     }
   }
   for (const batch of batches(effects)) {
-    const lost = await Promise.all(batch.map((effect) => runOne(at, effect)));
+    const lost = await Promise.all(batch.map((effect) => runOne(context, effect)));
     for (const entry of lost) if (entry !== undefined) waiting.set(...entry);
   }
   for (let pause = 0; waiting.size > 0; pause += 1) await settleNext(context, at, waiting, pause);
@@ -46,12 +46,12 @@ function batches(effects: PlannedEffect[]): Runnable[][] {
 
 /** Runs an effect; when its outcome is lost, gives the question a human must answer. */
 async function runOne(
-  at: StepRef,
+  { args }: SessionContext,
   effect: { effectId: string; tool: string; timeoutMs: number },
 ): Promise<[string, Waiting] | undefined> {
   const { effectId, tool, timeoutMs } = effect;
-  const { runEffect } = effectRun(timeoutMs, tool);
-  const result = await runEffect({ sessionId: at.sessionId, effectId, timeoutMs });
+  const { runEffect } = effectRun(args.limits.turnTimeoutMs, timeoutMs, tool);
+  const result = await runEffect({ sessionId: args.sessionId, effectId, timeoutMs });
   switch (result.outcome) {
     case 'succeeded':
     case 'failed':
@@ -82,7 +82,7 @@ async function settleNext(
   waiting.delete(key);
   state.waitingFor.delete(key);
   if (settled === 'run') {
-    const lost = await runOne(at, entry);
+    const lost = await runOne(context, entry);
     if (lost !== undefined) waiting.set(...lost);
   }
 }

@@ -13,7 +13,7 @@ import type { SessionArgs } from '../messages.ts';
 import { approve, interrupt, peek, stop, submit, terminate, turnEnded } from '../messages.ts';
 import type { SessionContext } from './context.ts';
 import { sessionContext } from './context.ts';
-import { housekeeping, records } from './proxies.ts';
+import { closing, housekeeping, records } from './proxies.ts';
 import { SessionState } from './state.ts';
 import { historyIsLong, runTurn } from './turn.ts';
 
@@ -42,7 +42,7 @@ export async function session(args: SessionArgs): Promise<void> {
 
   await CancellationScope.nonCancellable(async () => {
     const reason = state.terminateReason ?? 'session limit reached';
-    await untilGivenUp(housekeeping.closeSession({ sessionId: args.sessionId, reason }));
+    await untilGivenUp(closing.closeSession({ sessionId: args.sessionId, reason }));
     context.show([]);
     await reportFirstTurn(context, 'terminated');
     await condition(allHandlersFinished);

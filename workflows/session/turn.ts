@@ -91,11 +91,12 @@ async function stepLoop(context: SessionContext): Promise<LoopEnd> {
     if (limit !== undefined) return limit;
     if (historyIsLong()) return 'continue_as_new';
     const at = { sessionId: args.sessionId, turn: open.turn, step: open.step };
-    const { modelStep } = modelCall(args.limits.modelOutageMs, `turn ${open.turn} step ${open.step}`);
+    const { modelStep } = modelCall(args.limits.turnTimeoutMs, `turn ${open.turn} step ${open.step}`);
     const result = await modelStep({
       ...at,
       eventIds: open.inputs.map((input) => input.eventId),
       ...(open.model === undefined ? {} : { model: open.model }),
+      modelOutageMs: args.limits.modelOutageMs,
     });
     if (result.kind === 'ended') return { recorded: result.stopReason };
     await runStepEffects(context, at, result.effects);
