@@ -65,6 +65,7 @@ export async function bash(context: ToolContext, input: ToolInput<'bash'>): Prom
         timeout: `after ${context.timeoutMs} ms`,
         output_limit: 'for too much output',
         disk_limit: 'for filling the disk',
+        memory_limit: 'for using too much memory',
         signal: 'by a signal',
       };
       const text = await shorten(context, output);

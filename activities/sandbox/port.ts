@@ -30,13 +30,18 @@ export interface SandboxInfo {
   expiresAtMs: number;
 }
 
-/** `enforced` by the sandbox, or `unavailable` here: never silently absent. */
+/**
+ * How a limit is kept. `enforced`: it cannot be exceeded. `watched`: use is looked at while commands run, and what is over
+ * is killed, so a moment may exceed it. `unavailable`: not here. Never silently absent.
+ */
+export type LimitState = 'enforced' | 'watched' | 'unavailable';
+
 export interface SandboxCapabilities {
   isolation: 'none' | 'weak' | 'namespace' | 'container' | 'vm';
   network: 'none' | 'domains' | 'open';
   pause: 'none' | 'filesystem' | 'memory';
   snapshot: boolean;
-  limits: Record<'memory' | 'pids' | 'cpu' | 'disk' | 'output', 'enforced' | 'unavailable'>;
+  limits: Record<'memory' | 'pids' | 'cpu' | 'disk' | 'output', LimitState>;
   /** What the start-up probes found, ready to print. */
   notes: string[];
 }
@@ -52,11 +57,13 @@ export interface ExecSpec {
   stdin?: Uint8Array;
 }
 
+/** Why a command was killed: by its time limit, a limit of the sandbox, or because somebody asked for it. */
+export type KillReason = 'timeout' | 'output_limit' | 'disk_limit' | 'memory_limit' | 'signal';
+
 export type ExecState =
   | { state: 'running' }
   | { state: 'exited'; exitCode: number; signal: string | null }
-  /** Killed by us: time, output cap or a signal asked for. */
-  | { state: 'killed'; reason: 'timeout' | 'output_limit' | 'disk_limit' | 'signal' }
+  | { state: 'killed'; reason: KillReason }
   /** It had started, and nobody can say how it ended (its sandbox died). */
   | { state: 'lost' }
   /** This id was never started in this sandbox. */

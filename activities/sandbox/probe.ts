@@ -7,8 +7,8 @@ import { createSandboxProviders } from './index.ts';
 import { CLEAN_ENV } from './local/host.ts';
 import { syscallTable } from './local/kernel.ts';
 import type { Obstacle } from './local/obstacles.ts';
-import { forbiddenNamespaces, obstacleOf, oldKernel } from './local/obstacles.ts';
-import type { SandboxCapabilities, SandboxProvider } from './port.ts';
+import { forbiddenNamespaces, missingCapability, obstacleOf, oldKernel } from './local/obstacles.ts';
+import type { LimitState, SandboxCapabilities, SandboxProvider } from './port.ts';
 
 const PROBE_TIMEOUT_MS = 20_000;
 const MIB = 1024 * 1024;
@@ -76,7 +76,7 @@ function checkPerl(): ProbeCheck {
 }
 
 function checkNamespaces(): ProbeCheck {
-  return unless('user namespaces', forbiddenNamespaces(), 'no setting forbids them');
+  return unless('user namespaces', forbiddenNamespaces() ?? missingCapability(), 'no setting forbids them');
 }
 
 async function checkCommand(provider: SandboxProvider): Promise<ProbeCheck> {
@@ -102,7 +102,12 @@ async function checkCommand(provider: SandboxProvider): Promise<ProbeCheck> {
 
 /** Missing limits are told, and are no reason to refuse. */
 function checkLimits(limits: SandboxCapabilities['limits']): ProbeCheck {
-  const missing = Object.entries(limits).flatMap(([limit, state]) => (state === 'unavailable' ? [limit] : []));
-  const detail = missing.length === 0 ? 'all are enforced' : `not enforced here: ${missing.join(', ')}`;
+  const kept = (wanted: LimitState): string =>
+    Object.entries(limits)
+      .flatMap(([limit, state]) => (state === wanted ? [limit] : []))
+      .join(', ');
+  const parts = { enforced: 'enforced', watched: 'watched', unavailable: 'not kept here' } as const;
+  const states = Object.keys(parts) as LimitState[];
+  const detail = states.flatMap((state) => (kept(state) === '' ? [] : [`${parts[state]}: ${kept(state)}`])).join('; ');
   return { name: 'limits', ok: true, detail };
 }

@@ -18,7 +18,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { hostScripts } from '../../activities/sandbox/local/enter.ts';
 import { pruneExecs } from '../../activities/sandbox/local/exec.ts';
 import { withLock } from '../../activities/sandbox/local/lock.ts';
-import { forbiddenNamespaces, oldKernel } from '../../activities/sandbox/local/obstacles.ts';
+import { forbiddenNamespaces, missingCapability, oldKernel } from '../../activities/sandbox/local/obstacles.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { follow, LONG_MS, shell, smallSpec, soon, until } from '../support/sandbox-commands.ts';
 import { makeBed, SANDBOX_MODES, type SandboxBed } from '../support/sandbox-modes.ts';
@@ -35,6 +35,8 @@ function processesWith(word: string): number[] {
   });
 }
 
+const status = (uid: number, capabilities: string): string =>
+  `Name:\tnode\nUid:\t${uid}\t${uid}\t${uid}\t${uid}\nCapEff:\t${capabilities}\nSeccomp:\t0\n`;
 const only = (file: string, value: string) => (asked: string) => (asked.endsWith(file) ? value : '');
 
 function holderOf(bed: SandboxBed, id: string): number {
@@ -198,5 +200,8 @@ describe('the parts', () => {
     expect(forbiddenNamespaces(only('max_user_namespaces', '0'))?.fix).toContain('user.max_user_namespaces');
     expect(forbiddenNamespaces(only('userns_clone', '0'))?.fix).toContain('unprivileged_userns_clone=1');
     expect(forbiddenNamespaces(only('unprivileged_userns', '1'))?.detail).toContain('AppArmor');
+    expect(missingCapability(status(0, '000001ffffffffff'))).toBeNull();
+    expect(missingCapability(status(1000, '0000000000000000'))).toBeNull();
+    expect(missingCapability(status(0, '00000000a80425fb'))?.fix).toContain('SYS_PTRACE');
   });
 });

@@ -17,11 +17,14 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { LIMITS } from '../../../contracts/limits.ts';
-import type { ExecPoll, ExecSpec, ExecState } from '../port.ts';
+import type { ExecPoll, ExecSpec, ExecState, KillReason } from '../port.ts';
 import { BASE_ENV, hostScripts } from './enter.ts';
+import type { HeldLimits } from './groups.ts';
+import { heldBy } from './groups.ts';
 import { markerOf } from './holder.ts';
 import type { ProcessIdentity } from './host.ts';
 import { CLEAN_ENV, isAlive, killProcess, perlMissing, signalName } from './host.ts';
+import { processorsFor } from './processors.ts';
 import type { SandboxRecord } from './record.ts';
 import { pathsOf } from './record.ts';
 
@@ -83,6 +86,7 @@ function requestOf(rootDir: string, record: SandboxRecord, holder: ProcessIdenti
   if (spec.argv.length === 0) throw new LonghaulError('sandbox_invalid', 'must not be empty', { field: 'argv' });
   const env = Object.entries({ ...BASE_ENV, ...record.spec.env, ...spec.env });
   const { box, filter } = pathsOf(rootDir, record.id);
+  const held = heldBy(record.groups);
   const fields = [
     markerOf(rootDir, record.id),
     String(record.uid),
@@ -92,9 +96,11 @@ function requestOf(rootDir: string, record: SandboxRecord, holder: ProcessIdenti
     String(Math.max(1, spec.timeoutMs)),
     String(LIMITS.execOutputBytes),
     String(Math.ceil(record.spec.diskBytes / 1_024)),
+    held.memory ? '' : String(Math.ceil(record.spec.memoryBytes / 1_024)),
+    held.cpu ? '' : processorsFor(record.id, record.spec.cpus).join(','),
     box,
     record.groups.join(':'),
-    rlimitsOf(record),
+    rlimitsOf(record, held),
     cwd,
     String(env.length),
     ...env.flat(),
@@ -107,15 +113,15 @@ function requestOf(rootDir: string, record: SandboxRecord, holder: ProcessIdenti
 }
 
 /** Of every command; the kernel counts processes per user namespace, so per sandbox. */
-function rlimitsOf(record: SandboxRecord): string {
+function rlimitsOf(record: SandboxRecord, held: HeldLimits): string {
   const limits: [number, number][] = [
     [RLIMIT.core, 0],
     [RLIMIT.files, OPEN_FILES],
     [RLIMIT.fileSize, record.spec.diskBytes],
     [RLIMIT.processes, record.spec.pids],
   ];
-  // Without a control group this is the only bound, and it is one per process.
-  if (record.groups.length === 0) limits.push([RLIMIT.data, record.spec.memoryBytes]);
+  // What one process takes faster than the supervisor looks.
+  if (!held.memory) limits.push([RLIMIT.data, record.spec.memoryBytes]);
   return limits.map(([resource, value]) => `${resource}=${value}`).join(',');
 }
 
@@ -157,7 +163,7 @@ async function appears(file: string): Promise<void> {
 interface ExitFile {
   code: number;
   signal: number;
-  killed: '' | 'timeout' | 'output_limit' | 'disk_limit' | 'signal';
+  killed: '' | KillReason;
   lost: boolean;
 }
 

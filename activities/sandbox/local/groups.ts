@@ -20,12 +20,14 @@ export function probeGroups(): GroupSupport {
   if (existsSync(path.join(ROOT, 'memory'))) {
     return { version: 1, memory: v1('memory'), pids: v1('pids'), cpu: v1('cpu') };
   }
-  const controllers = readControllers();
+  const controllers = words(path.join(ROOT, 'cgroup.controllers'));
   if (controllers.length === 0 || !canMake(path.join(ROOT, NAME))) {
     return { version: null, memory: false, pids: false, cpu: false };
   }
   enableControllers(controllers);
-  const has = (controller: string): boolean => controllers.includes(controller);
+  // A group with processes of its own hands down nothing, and only its answer tells.
+  const given = words(path.join(ROOT, NAME, 'cgroup.subtree_control'));
+  const has = (controller: string): boolean => given.includes(controller);
   return { version: 2, memory: has('memory'), pids: has('pids'), cpu: has('cpu') };
 }
 
@@ -38,9 +40,9 @@ function canMake(folder: string): boolean {
   }
 }
 
-function readControllers(): string[] {
+function words(file: string): string[] {
   try {
-    return readFileSync(path.join(ROOT, 'cgroup.controllers'), 'utf8').trim().split(' ').filter(Boolean);
+    return readFileSync(file, 'utf8').trim().split(' ').filter(Boolean);
   } catch {
     return [];
   }
@@ -91,6 +93,22 @@ export function groupsOf(id: string, support: GroupSupport): string[] {
   if (support.version === 2) return [path.join(ROOT, NAME, id)];
   const controllers = ['pids', 'memory', 'cpu'] as const;
   return controllers.filter((name) => support[name]).map((name) => path.join(ROOT, name, NAME, id));
+}
+
+/** The limits that control groups hold; another process may have made them, so the groups themselves are asked. */
+export interface HeldLimits {
+  memory: boolean;
+  cpu: boolean;
+}
+
+/** What the groups of one sandbox hold. */
+export function heldBy(folders: string[]): HeldLimits {
+  const has = (...files: string[]): boolean =>
+    folders.some((folder) => files.some((file) => existsSync(path.join(folder, file))));
+  return {
+    memory: has('memory.limit_in_bytes', 'memory.max'),
+    cpu: has('cpu.cfs_quota_us', 'cpu.max'),
+  };
 }
 
 /** A group can be removed once its last process is gone; one that is not yet is left to the next sweep. */

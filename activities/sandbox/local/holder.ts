@@ -10,8 +10,9 @@ import { hostScripts, rootArguments } from './enter.ts';
 import type { ProcessIdentity } from './host.ts';
 import { CLEAN_ENV, killProcess, perlMissing, startTimeOf } from './host.ts';
 import { syscallTable } from './kernel.ts';
-import { obstacleOf } from './obstacles.ts';
+import { missingCapability, obstacleOf } from './obstacles.ts';
 import { seccompFilter } from './seccomp.ts';
+import { heldBy } from './groups.ts';
 import type { SandboxRecord } from './record.ts';
 import { pathsOf } from './record.ts';
 
@@ -40,7 +41,7 @@ export function furnish(rootDir: string, record: SandboxRecord): void {
   }
   const table = syscallTable(process.arch);
   if (table === null) throw new LonghaulError('sandbox_unavailable', `no system call table for ${process.arch}`);
-  writeFileSync(filter, seccompFilter(table), { mode: 0o600 });
+  writeFileSync(filter, seccompFilter(table, heldBy(record.groups)), { mode: 0o600 });
 }
 
 /**
@@ -52,9 +53,11 @@ export async function startHolder(
   record: SandboxRecord,
   onPid: (holder: ProcessIdentity) => void,
 ): Promise<void> {
+  const obstacle = missingCapability();
+  if (obstacle !== null) throw new LonghaulError('sandbox_unavailable', `${obstacle.detail}. ${obstacle.fix}`);
   const { box } = pathsOf(rootDir, record.id);
-  const argv = ['-e', hostScripts().holder, '--', String(record.uid), box, markerOf(rootDir, record.id)];
-  const child = spawn('perl', [...argv, ...rootArguments()], {
+  const identity = [String(record.uid), box, markerOf(rootDir, record.id), String(record.spec.memoryBytes)];
+  const child = spawn('perl', ['-e', hostScripts().holder, '--', ...identity, ...rootArguments()], {
     env: CLEAN_ENV,
     cwd: '/',
     detached: true,

@@ -2,18 +2,21 @@ type CallName =
   | 'capset'
   | 'clock_gettime'
   | 'close_range'
+  | 'kcmp'
   | 'mount'
   | 'mount_setattr'
   | 'pidfd_open'
   | 'pivot_root'
   | 'prctl'
   | 'prlimit64'
+  | 'sched_setaffinity'
   | 'setgroups'
   | 'sethostname'
   | 'setns'
   | 'setresgid'
   | 'setresuid'
   | 'setsid'
+  | 'statfs'
   | 'umount2'
   | 'unshare';
 
@@ -31,6 +34,11 @@ export interface SyscallTable {
   ioctl: number;
   /** Refused with EPERM. */
   denied: Record<string, number>;
+  /**
+   * Refused too where no control group holds the limit, since they lead around what stands in for it: memfd_create (its
+   * pages are in no process's count) and sched_setaffinity.
+   */
+  deniedWithout: Record<'memory' | 'cpu', number>;
 }
 
 const SAME_ON_BOTH = {
@@ -46,6 +54,7 @@ const SAME_ON_BOTH = {
   pidfd_getfd: 438,
   mount_setattr: 442,
   quotactl_fd: 443,
+  memfd_secret: 447,
 };
 
 const X64: SyscallTable = {
@@ -55,18 +64,21 @@ const X64: SyscallTable = {
     capset: 126,
     clock_gettime: 228,
     close_range: 436,
+    kcmp: 312,
     mount: 165,
     mount_setattr: 442,
     pidfd_open: 434,
     pivot_root: 155,
     prctl: 157,
     prlimit64: 302,
+    sched_setaffinity: 203,
     setgroups: 116,
     sethostname: 170,
     setns: 308,
     setresgid: 119,
     setresuid: 117,
     setsid: 112,
+    statfs: 137,
     umount2: 166,
     unshare: 272,
   },
@@ -124,6 +136,7 @@ const X64: SyscallTable = {
     bpf: 321,
     userfaultfd: 323,
   },
+  deniedWithout: { memory: 319, cpu: 203 },
 };
 
 const ARM64: SyscallTable = {
@@ -133,18 +146,21 @@ const ARM64: SyscallTable = {
     capset: 91,
     clock_gettime: 113,
     close_range: 436,
+    kcmp: 272,
     mount: 40,
     mount_setattr: 442,
     pidfd_open: 434,
     pivot_root: 41,
     prctl: 167,
     prlimit64: 261,
+    sched_setaffinity: 122,
     setgroups: 159,
     sethostname: 161,
     setns: 268,
     setresgid: 149,
     setresuid: 147,
     setsid: 157,
+    statfs: 43,
     umount2: 39,
     unshare: 97,
   },
@@ -196,6 +212,7 @@ const ARM64: SyscallTable = {
     userfaultfd: 282,
     kexec_file_load: 294,
   },
+  deniedWithout: { memory: 279, cpu: 122 },
 };
 
 /** null on an architecture without a table: the sandbox is refused there. */

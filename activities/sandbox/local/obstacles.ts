@@ -44,6 +44,20 @@ export function forbiddenNamespaces(read: (file: string) => string = readSetting
   return null;
 }
 
+/** CAP_SYS_PTRACE: its number is also that of its bit. */
+const TRACE_CAPABILITY = 19n;
+
+/** Root gives each sandbox a user of its own, and without this capability may not look after another user's processes. */
+export function missingCapability(status: string = readSetting('/proc/self/status')): Obstacle | null {
+  const [, uid, capabilities] = /^Uid:\s+\d+\s+(\d+)[^]*^CapEff:\s+([0-9a-f]+)$/m.exec(status) ?? [];
+  if (uid !== '0' || capabilities === undefined) return null;
+  if (((BigInt(`0x${capabilities}`) >> TRACE_CAPABILITY) & 1n) === 1n) return null;
+  return {
+    detail: 'the worker is root without the capability SYS_PTRACE',
+    fix: 'Run the worker as an ordinary user, or start its container with --cap-add SYS_PTRACE.',
+  };
+}
+
 function readSetting(file: string): string {
   try {
     return readFileSync(file, 'utf8').trim();

@@ -70,23 +70,24 @@ export class LocalProvider implements SandboxProvider {
   }
 
   capabilities(): Promise<SandboxCapabilities> {
+    const { version, memory, cpu } = this.groups;
     return Promise.resolve({
       isolation: 'namespace',
       network: 'none',
       pause: 'filesystem',
       snapshot: false,
       limits: {
-        memory: support(this.groups.memory),
+        memory: memory ? 'enforced' : 'watched',
         pids: 'enforced',
-        cpu: support(this.groups.cpu),
-        disk: 'enforced',
+        cpu: 'enforced',
+        disk: 'watched',
         output: 'enforced',
       },
       notes: [
         process.getuid?.() === 0 ? 'one host uid per sandbox' : 'user namespace of the worker’s own uid',
-        this.groups.version === null
-          ? 'no control groups: CPU is not limited, memory per process only'
-          : `control groups v${this.groups.version}`,
+        version === null ? 'no control groups' : `control groups v${version}`,
+        memory ? 'memory by control group' : 'memory by counting it, and per process by resource limit',
+        cpu ? 'CPU time by control group' : 'CPU by pinning to processors',
       ],
     });
   }
@@ -327,8 +328,4 @@ async function unlock(dir: string): Promise<void> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
-}
-
-function support(on: boolean): 'enforced' | 'unavailable' {
-  return on ? 'enforced' : 'unavailable';
 }

@@ -1,4 +1,6 @@
 import type { SyscallTable } from './kernel.ts';
+import { MEMORY } from './memory.ts';
+import { SUPERVISOR } from './supervisor.ts';
 
 /**
  * The programs the provider runs. Perl, because it starts in two milliseconds, can call the kernel directly and is part
@@ -11,6 +13,7 @@ sub call { my ($name, @args) = @_; my $r = syscall($n{$name}, @args); $r >= 0 or
 # The worker may have been given files that close on no exec.
 call('close_range', 3, 0xffffffff, 0);
 sub start_time { open(my $f, '<', "/proc/$_[0]/stat") or return ''; my $line = <$f>; defined $line or return ''; $line =~ s/^.*\) //s; my @v = split / /, $line; return $v[0] eq 'Z' ? '' : $v[19] }
+sub now { my $b = "\0" x 16; syscall($n{clock_gettime}, 1, $b); my ($s, $ns) = unpack('q2', $b); return $s + $ns / 1e9 }
 sub become { my ($uid) = @_; call('setgroups', 0, 0); call('setresgid', $uid, $uid, $uid); call('setresuid', $uid, $uid, $uid) }
 # Flags of mount_setattr: 1 read-only, 2 no setuid, 4 no devices, 8 no programs; of its lookup: 0x8000 recursive.
 sub attributes { my ($path, $flags, $deep) = @_; call('mount_setattr', -100, $path, $deep ? 0x8000 : 0, pack('Q4', $flags, 0, 0, 0), 32) }
@@ -19,13 +22,13 @@ sub attributes { my ($path, $flags, $deep) = @_; call('mount_setattr', -100, $pa
 /**
  * Becomes process 1 of a sandbox's namespaces, in a root file system of its own. The host's is unmounted there: what a
  * process of the sandbox can reach through another one's /proc entry is never more than its own root.
- * Arguments: the sandbox's uid (-1: stay), the folder with workspace and tmp, a marker that names the sandbox, then what
- * the root shows: bind:<path>, link:<path>=<target>, file:<path>=<content>.
+ * Arguments: the sandbox's uid (-1: stay), the folder with workspace and tmp, a marker that names the sandbox, its memory
+ * in bytes, then what the root shows: bind:<path>, link:<path>=<target>, file:<path>=<content>.
  * Prints its pid as the host sees it, then "ready", and waits for "go": a starter that died before it wrote the pid down
  * leaves nothing behind.
  */
 const HOLDER = String.raw`
-my ($uid, $box, $marker, @shown) = @ARGV;
+my ($uid, $box, $marker, $memory, @shown) = @ARGV;
 $0 = "longhaul-sandbox $marker";
 umask 022;
 # The working directory keeps the box reachable for a uid that could not walk to it.
@@ -74,6 +77,15 @@ show('workspace', "$root/workspace", 2 | 4);
 show('tmp', "$root/tmp", 2 | 4);
 folder("$root/proc");
 call('mount', 'proc', "$root/proc", 'proc', 2 | 4 | 8, 0);
+# System V segments and messages are in no process's count while nobody has them mapped. Older kernels refuse this to all
+# but the machine's root.
+eval {
+  open(my $f, '<', '/proc/self/auxv') or die;
+  sysread($f, my $words, 4096);
+  my %auxiliary = unpack('Q*', $words);
+  put("$root/proc/sys/kernel/shmall", int($memory / 4 / $auxiliary{6}));
+  put("$root/proc/sys/kernel/msgmni", 64);
+};
 for my $name (qw(sys sysrq-trigger irq bus fs)) {
   my $path = "$root/proc/$name";
   -e $path or next;
@@ -179,151 +191,6 @@ $0 = 'longhaul-run';
 enter(undef, $marker, $uid, $holder, $holder_start, $filter, '/', { 4 => 0 }, { PATH => '/usr/bin:/bin', LC_ALL => 'C.UTF-8' }, @command);
 `;
 
-/**
- * Runs one command and outlives whoever started it. Argument: the exec folder, whose file "request" holds the rest,
- * separated by NUL. The claim (mkdir) makes a second start of the same id a no-op; exit.json is written by rename.
- */
-const SUPERVISOR = String.raw`
-my ($dir) = @ARGV;
-sub put { my ($name, $text) = @_; open(my $f, '>', "$dir/$name.tmp") or exit 1; print $f $text; close $f; rename("$dir/$name.tmp", "$dir/$name") or exit 1 }
-sub now { my $b = "\0" x 16; syscall($n{clock_gettime}, 1, $b); my ($s, $ns) = unpack('q2', $b); return $s + $ns / 1e9 }
-umask 077;
-open(my $request, '<', "$dir/request") or exit 1;
-mkdir("$dir/claim") or exit 0;
-put('supervisor', "$$ " . start_time($$));
-my ($marker, $uid, $holder, $holder_start, $filter, $timeout_ms, $output_limit, $disk_kib, $box, $groups, $limits, $cwd, $env_count, @rest)
-  = split /\0/, do { local $/; <$request> }, -1;
-close $request;
-$0 = "longhaul-exec $marker";
-my %env;
-for (1 .. $env_count) { my $key = shift @rest; $env{$key} = shift @rest }
-my %limits = map { split /=/ } split /,/, $limits;
-my @groups = split /:/, $groups;
-my ($asked, $why, $status) = (0, '');
-my $end = now() + $timeout_ms / 1000;
-$SIG{TERM} = sub { $asked = 1 };
-socketpair(my $ended, my $alive, 1, 1, 0) or exit 1;
-pipe(my $out_read, my $out_write) or exit 1;
-pipe(my $err_read, my $err_write) or exit 1;
-# So that the command may open /dev/stdout.
-if ($uid >= 0) { chown($uid, $uid, $_) for $out_write, $err_write }
-my $child = fork();
-defined $child or exit 1;
-if ($child == 0) {
-  $SIG{TERM} = 'DEFAULT';
-  close $ended;
-  call('setsid');
-  for my $group (@groups) { open(my $f, '>', "$group/cgroup.procs") or next; syswrite($f, $$); close $f }
-  open(STDIN, '<', -e "$dir/stdin" ? "$dir/stdin" : '/dev/null') or exit 125;
-  open(STDOUT, '>&', $out_write) or exit 125;
-  open(STDERR, '>&', $err_write) or exit 125;
-  enter($alive, $marker, $uid, $holder, $holder_start, $filter, $cwd, \%limits, \%env, @rest);
-}
-close $_ for $alive, $out_write, $err_write;
-fcntl($_, 4, 0x800) for $ended, $out_read, $err_read;
-open(my $out, '>', "$dir/out") or exit 1;
-open(my $err, '>', "$dir/err") or exit 1;
-my @streams = ([ $out_read, $out ], [ $err_read, $err ]);
-my ($written, $over) = (0, 0);
-# What is there now, up to the limit; a command that is never done writing does not keep it here.
-sub pump {
-  for my $stream (my @all = @streams) {
-    for (1 .. 64) {
-      my $size = sysread($stream->[0], my $chunk, 65536);
-      last if !defined $size;
-      if ($size == 0) { @streams = grep { $_ != $stream } @streams; last }
-      if ($written + $size > $output_limit) { $over = 1; $chunk = substr($chunk, 0, $output_limit - $written) }
-      $written += length $chunk;
-      length $chunk == 0 or defined syswrite($stream->[1], $chunk) or $over = 1;
-    }
-  }
-}
-sub wait_for {
-  my ($seconds) = @_;
-  my $bits = '';
-  vec($bits, fileno($_->[0]), 1) = 1 for @streams;
-  vec($bits, fileno($ended), 1) = 1 if defined $ended;
-  select($bits, undef, undef, $seconds > 0 ? $seconds : 0);
-  listen_once() if defined $ended;
-}
-# The command's host name namespace, told when it is on its way inside and waits there.
-my ($uts, $pin) = ('');
-sub kin { opendir(my $proc, '/proc') or return (); return grep { $uts ne '' && (readlink("/proc/$_/ns/uts") // '') eq $uts && start_time($_) ne '' } grep { /^\d+$/ && $_ != $child } readdir $proc }
-# Stopped first, so that none can have a child while its siblings are killed.
-sub slay { for (1 .. 200) { my @all = kin(); last if !@all; kill('STOP', @all); kill('KILL', @all); select(undef, undef, undef, 0.005) } }
-sub number { open(my $f, '<', $_[0]) or return -1; my $line = <$f>; return defined $line && $line =~ /^(\d+)/ ? $1 : -1 }
-# A command that ended normally may leave servers behind, but not so many processes that nothing else can start.
-sub crowded { my $now = @groups ? number("$groups[0]/pids.current") : -1; my $max = $limits{6} // 0; $now = scalar kin() if $now < 0; return $max > 0 && $now > $max * 0.8 }
-my ($du, $du_pid, $du_end) = (undef, 0, 0);
-my $next_disk = now() + 2;
-# Counting a large tree takes a while: it goes on beside the waiting, and the pauses between two counts grow with it.
-sub disk_full {
-  my $now = now();
-  if (!$du_pid) {
-    return 0 if $now < $next_disk;
-    $du_pid = open($du, '-|', 'du', '-skxc', "$box/workspace", "$box/tmp") or return 0;
-    $du_end = $now;
-    return 0;
-  }
-  if (waitpid($du_pid, 1) == 0) {
-    return 0 if $now - $du_end < 30;
-    kill('KILL', $du_pid);
-    waitpid($du_pid, 0);
-    $du_pid = 0;
-    return 1;
-  }
-  my $used = 0;
-  while (my $line = <$du>) { $used = $1 if $line =~ /^(\d+)\s+total/ }
-  close $du;
-  $du_pid = 0;
-  $next_disk = $now + 2 + 10 * ($now - $du_end);
-  return $used > $disk_kib;
-}
-sub listen_once {
-  my $read = sysread($ended, my $told, 64);
-  return if !defined $read;
-  if ($read == 0) { undef $ended; return }
-  # Open, so that the kernel does not give its number to the namespace of another command.
-  open($pin, '<', "/proc/$child/ns/uts") or return;
-  $uts = $told;
-  syswrite($ended, '1');
-}
-while (1) {
-  my $done = waitpid($child, 1);
-  if ($done == $child) { $status = $?; last }
-  if ($done == -1) { $status = 9; last }
-  pump();
-  $why ||= 'signal' if $asked;
-  $why ||= 'timeout' if now() >= $end;
-  $why ||= 'output_limit' if $over;
-  $why ||= 'disk_limit' if disk_full();
-  if ($why) { listen_once() if defined $ended; slay(); kill('KILL', $child); waitpid($child, 0); $status = 9; last }
-  # The pipe of the child closes when it ends, a moment before it can be waited for.
-  my $left = $end - now();
-  wait_for(defined $ended ? ($left < 0.1 ? $left : 0.1) : 0.001);
-}
-listen_once() if defined $ended;
-undef $ended;
-slay() if !$why && crowded();
-# All that the command itself wrote is in the pipes.
-pump();
-unlink "$dir/request", "$dir/stdin";
-my ($code, $signal) = ($status >> 8, $status & 127);
-# A file as large as the disk limit allows.
-$why ||= 'disk_limit' if $signal == 25;
-# Killed, and not by us: either its own doing or the end of the sandbox.
-if (!$why && ($signal == 9 || $code == 125)) { for (1 .. 20) { last if start_time($holder) ne $holder_start; select(undef, undef, undef, 0.01) } }
-my $lost = !$why && start_time($holder) ne $holder_start ? 'true' : 'false';
-put('exit.json', qq({"code":$code,"signal":$signal,"killed":"$why","lost":$lost}));
-# Servers it left behind still write to its output and to the disk.
-while (kin()) {
-  pump();
-  if ($asked || $over || disk_full()) { slay(); last }
-  wait_for(1);
-}
-if ($du_pid) { kill('KILL', $du_pid); waitpid($du_pid, 0) }
-`;
-
 export interface Scripts {
   holder: string;
   run: string;
@@ -334,5 +201,5 @@ export interface Scripts {
 export function scriptsFor(table: SyscallTable): Scripts {
   const numbers = Object.entries(table.calls).map(([name, number]) => `${name} => ${number}`);
   const prelude = `our %n; BEGIN { %n = (${numbers.join(', ')}) } ${PRELUDE}`;
-  return { holder: prelude + HOLDER, run: prelude + ENTER + RUN, supervisor: prelude + ENTER + SUPERVISOR };
+  return { holder: prelude + HOLDER, run: prelude + ENTER + RUN, supervisor: prelude + ENTER + MEMORY + SUPERVISOR };
 }

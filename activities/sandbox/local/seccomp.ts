@@ -1,3 +1,4 @@
+import type { HeldLimits } from './groups.ts';
 import type { SyscallTable } from './kernel.ts';
 
 const LOAD_WORD = 0x20;
@@ -44,9 +45,11 @@ function argumentIn(argument: number, values: number[], whenIn: number, otherwis
 }
 
 /** The classic BPF program: `struct sock_filter[]`. */
-export function seccompFilter(table: SyscallTable): Buffer {
+export function seccompFilter(table: SyscallTable, held: HeldLimits): Buffer {
   const familyCheck = argumentIn(0, SOCKET_FAMILIES, ALLOW, ERRNO | EAFNOSUPPORT);
   const denied = Object.values(table.denied);
+  if (!held.memory) denied.push(table.deniedWithout.memory);
+  if (!held.cpu) denied.push(table.deniedWithout.cpu);
   const program: Instruction[] = [
     load(ARCH_OFFSET),
     [JUMP_EQUAL, 1, 0, table.auditArch],

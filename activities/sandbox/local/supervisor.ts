@@ -1,0 +1,173 @@
+/**
+ * Runs one command and outlives whoever started it. Argument: the exec folder, whose file "request" holds the rest,
+ * separated by NUL. The claim (mkdir) makes a second start of the same id a no-op; exit.json is written by rename.
+ */
+export const SUPERVISOR = String.raw`
+my ($dir) = @ARGV;
+sub put { my ($name, $text) = @_; open(my $f, '>', "$dir/$name.tmp") or exit 1; print $f $text; close $f; rename("$dir/$name.tmp", "$dir/$name") or exit 1 }
+umask 077;
+open(my $request, '<', "$dir/request") or exit 1;
+mkdir("$dir/claim") or exit 0;
+put('supervisor', "$$ " . start_time($$));
+my ($marker, $uid, $holder, $holder_start, $filter, $timeout_ms, $output_limit, $disk_kib, $memory_kib, $processors, $box, $groups, $limits, $cwd, $env_count, @rest)
+  = split /\0/, do { local $/; <$request> }, -1;
+close $request;
+$0 = "longhaul-exec $marker";
+my %env;
+for (1 .. $env_count) { my $key = shift @rest; $env{$key} = shift @rest }
+my %limits = map { split /=/ } split /,/, $limits;
+my @groups = split /:/, $groups;
+my ($asked, $why, $status) = (0, '');
+# Counted by the kernel where a control group holds the memory.
+sub oom_kills { my $sum = 0; for my $group (@groups) { for my $name (qw(memory.oom_control memory.events)) { $sum += $1 if text("$group/$name") =~ /^oom_kill (\d+)/m } } return $sum }
+my $oom_kills = oom_kills();
+my $end = now() + $timeout_ms / 1000;
+$SIG{TERM} = sub { $asked = 1 };
+socketpair(my $ended, my $alive, 1, 1, 0) or exit 1;
+pipe(my $out_read, my $out_write) or exit 1;
+pipe(my $err_read, my $err_write) or exit 1;
+# So that the command may open /dev/stdout.
+if ($uid >= 0) { chown($uid, $uid, $_) for $out_write, $err_write }
+my $child = fork();
+defined $child or exit 1;
+if ($child == 0) {
+  $SIG{TERM} = 'DEFAULT';
+  close $ended;
+  call('setsid');
+  for my $group (@groups) { open(my $f, '>', "$group/cgroup.procs") or next; syswrite($f, $$); close $f }
+  # Should the machine run out of memory all the same, commands go before the worker, the database and the supervisor.
+  if (open(my $f, '>', '/proc/self/oom_score_adj')) { syswrite($f, '1000'); close $f }
+  if ($processors ne '') { my $mask = "\0" x 128; vec($mask, $_, 1) = 1 for split /,/, $processors; call('sched_setaffinity', 0, length $mask, $mask) }
+  open(STDIN, '<', -e "$dir/stdin" ? "$dir/stdin" : '/dev/null') or exit 125;
+  open(STDOUT, '>&', $out_write) or exit 125;
+  open(STDERR, '>&', $err_write) or exit 125;
+  enter($alive, $marker, $uid, $holder, $holder_start, $filter, $cwd, \%limits, \%env, @rest);
+}
+close $_ for $alive, $out_write, $err_write;
+fcntl($_, 4, 0x800) for $ended, $out_read, $err_read;
+open(my $out, '>', "$dir/out") or exit 1;
+open(my $err, '>', "$dir/err") or exit 1;
+my @streams = ([ $out_read, $out ], [ $err_read, $err ]);
+my ($written, $over) = (0, 0);
+# What is there now, up to the limit; a command that is never done writing does not keep it here.
+sub pump {
+  for my $stream (my @all = @streams) {
+    for (1 .. 64) {
+      my $size = sysread($stream->[0], my $chunk, 65536);
+      last if !defined $size;
+      if ($size == 0) { @streams = grep { $_ != $stream } @streams; last }
+      if ($written + $size > $output_limit) { $over = 1; $chunk = substr($chunk, 0, $output_limit - $written) }
+      $written += length $chunk;
+      length $chunk == 0 or defined syswrite($stream->[1], $chunk) or $over = 1;
+    }
+  }
+}
+sub wait_for {
+  my ($seconds) = @_;
+  my $bits = '';
+  vec($bits, fileno($_->[0]), 1) = 1 for @streams;
+  vec($bits, fileno($ended), 1) = 1 if defined $ended;
+  select($bits, undef, undef, $seconds > 0 ? $seconds : 0);
+  listen_once() if defined $ended;
+}
+# The command's host name namespace, told when it is on its way inside and waits there.
+my ($uts, $pin) = ('');
+sub kin { my $of = $_[0] // $uts; opendir(my $proc, '/proc') or return (); return grep { $of ne '' && (readlink("/proc/$_/ns/uts") // '') eq $of && start_time($_) ne '' } grep { /^\d+$/ && $_ != $child } readdir $proc }
+# Stopped first, so that none can have a child while its siblings are killed.
+sub slay { for (1 .. 200) { my @all = kin(@_); last if !@all; kill('STOP', @all); kill('KILL', @all); select(undef, undef, undef, 0.005) } }
+sub number { open(my $f, '<', $_[0]) or return -1; my $line = <$f>; return defined $line && $line =~ /^(\d+)/ ? $1 : -1 }
+# A command that ended normally may leave servers behind, but not so many processes that nothing else can start.
+sub crowded { my $now = @groups ? number("$groups[0]/pids.current") : -1; my $max = $limits{6} // 0; $now = scalar kin() if $now < 0; return $max > 0 && $now > $max * 0.8 }
+my ($du, $du_pid, $du_end) = (undef, 0, 0);
+my $next_disk = now() + 2;
+# Counting a large tree takes a while: it goes on beside the waiting, and the pauses between two counts grow with it.
+sub disk_full {
+  my $now = now();
+  if (!$du_pid) {
+    return 0 if $now < $next_disk;
+    $du_pid = open($du, '-|', 'du', '-skxc', "$box/workspace", "$box/tmp") or return 0;
+    $du_end = $now;
+    return 0;
+  }
+  if (waitpid($du_pid, 1) == 0) {
+    return 0 if $now - $du_end < 30;
+    kill('KILL', $du_pid);
+    waitpid($du_pid, 0);
+    $du_pid = 0;
+    return 1;
+  }
+  my $used = 0;
+  while (my $line = <$du>) { $used = $1 if $line =~ /^(\d+)\s+total/ }
+  close $du;
+  $du_pid = 0;
+  $next_disk = $now + 2 + 10 * ($now - $du_end);
+  return $used > $disk_kib;
+}
+my ($next_memory, $over_since) = (0, 0);
+# The limit is the sandbox's, and the command that uses most ends: its own supervisor sees to it, and if that one is dead
+# or stopped, any other. Looking takes a fifth of a processor at most.
+sub memory_full {
+  my $now = now();
+  return 0 if !$memory_kib || $now < $next_memory;
+  my ($used, $largest) = (most_kib("/proc/$holder/root"), '');
+  # A process that forks or ends meanwhile is counted twice: what is a little over is looked at three times.
+  for (1 .. 3) {
+    last if $used <= $memory_kib * ($largest eq '' ? 0.9 : 1) || ($largest ne '' && $used > $memory_kib * 1.5);
+    ($used, $largest) = exact_kib($holder);
+  }
+  my $end = now();
+  $next_memory = $end + 0.1 + 4 * ($end - $now);
+  if ($used <= $memory_kib || $largest eq '') { $over_since = 0; return 0 }
+  return 1 if $largest eq $uts;
+  $over_since ||= $end;
+  slay($largest) if $end - $over_since > 2;
+  return 0;
+}
+sub listen_once {
+  my $read = sysread($ended, my $told, 64);
+  return if !defined $read;
+  if ($read == 0) { undef $ended; return }
+  # Open, so that the kernel does not give its number to the namespace of another command.
+  open($pin, '<', "/proc/$child/ns/uts") or return;
+  $uts = $told;
+  syswrite($ended, '1');
+}
+while (1) {
+  my $done = waitpid($child, 1);
+  if ($done == $child) { $status = $?; last }
+  if ($done == -1) { $status = 9; last }
+  pump();
+  $why ||= 'signal' if $asked;
+  $why ||= 'timeout' if now() >= $end;
+  $why ||= 'output_limit' if $over;
+  $why ||= 'memory_limit' if memory_full();
+  $why ||= 'disk_limit' if disk_full();
+  if ($why) { listen_once() if defined $ended; slay(); kill('KILL', $child); waitpid($child, 0); $status = 9; last }
+  # The pipe of the child closes when it ends, a moment before it can be waited for.
+  my $left = $end - now();
+  wait_for(defined $ended ? ($left < 0.1 ? $left : 0.1) : 0.001);
+}
+listen_once() if defined $ended;
+undef $ended;
+slay() if !$why && crowded();
+# All that the command itself wrote is in the pipes.
+pump();
+unlink "$dir/request", "$dir/stdin";
+my ($code, $signal) = ($status >> 8, $status & 127);
+# A file as large as the disk limit allows.
+$why ||= 'disk_limit' if $signal == 25;
+$why ||= 'memory_limit' if $signal == 9 && oom_kills() > $oom_kills;
+# Killed, and not by us: either its own doing or the end of the sandbox.
+if (!$why && ($signal == 9 || $code == 125)) { for (1 .. 20) { last if start_time($holder) ne $holder_start; select(undef, undef, undef, 0.01) } }
+my $lost = !$why && start_time($holder) ne $holder_start ? 'true' : 'false';
+put('exit.json', qq({"code":$code,"signal":$signal,"killed":"$why","lost":$lost}));
+# Servers it left behind still write to its output and to the disk, and use memory.
+my $next_look = 0;
+while (now() < $next_look || kin()) {
+  $next_look = now() + 1 if now() >= $next_look;
+  pump();
+  if ($asked || $over || memory_full() || disk_full()) { slay(); last }
+  wait_for($memory_kib ? 0.2 : 1);
+}
+if ($du_pid) { kill('KILL', $du_pid); waitpid($du_pid, 0) }
+`;
