@@ -10,6 +10,7 @@ export async function authenticate(db: Queryable, headers: IncomingHttpHeaders):
   if (key === undefined) throw new LonghaulError('missing_api_key', 'an API key is needed');
   const principal = await findApiKey(db, key);
   if (principal === undefined) throw new LonghaulError('invalid_api_key', 'the API key is not valid');
+  if (!principal.scopes.includes('api')) throw new LonghaulError('forbidden', 'this key is for model calls only');
   return principal;
 }
 

@@ -31,6 +31,8 @@ export interface Endpoint extends Described {
   /** Absent: the body must be empty or `{}`. */
   body: z.ZodType | undefined;
   response: z.ZodType;
+  /** Fields of the answer that are shown once: a repeat under an Idempotency-Key gets null. */
+  secrets?: readonly string[];
   run(context: Context, input: { params: unknown; query: unknown; body: unknown }): Promise<unknown>;
 }
 
@@ -66,6 +68,7 @@ interface EndpointSpec<
   query?: Q;
   body?: B;
   response: R;
+  secrets?: readonly (keyof z.output<R> & string)[];
   handle: (
     context: Context,
     input: { params: z.output<P>; query: z.output<Q>; body: z.output<B> },

@@ -95,7 +95,7 @@ async function change({ item, req, res, services, principal, body, input, log }:
     const context: Context = { db: tx, principal, services, log, afterCommit: (work) => deliveries.push(work) };
     const made = await item.run(context, input);
     if (key !== undefined) {
-      await storeResponse(tx, principal.id, key, { route, bodyDigest, status: 200, response: made });
+      await storeResponse(tx, principal.id, key, { route, bodyDigest, status: 200, response: storable(item, made) });
     }
     return { response: made, replayed: false };
   });
@@ -108,6 +108,11 @@ async function change({ item, req, res, services, principal, body, input, log }:
   }
   if (replayed) res.setHeader('idempotent-replayed', 'true');
   res.json(response);
+}
+
+function storable({ secrets }: Endpoint, made: unknown): unknown {
+  if (secrets === undefined) return made;
+  return { ...(made as object), ...Object.fromEntries(secrets.map((name) => [name, null])) };
 }
 
 /** Ids of ours are plain words; anything else in a path cannot name a row. */

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, InvalidArgumentError } from 'commander';
+import type { KeyOptions } from './commands/keys.ts';
 import { readConfig } from './config.ts';
 import { EXIT, messageOf, say } from './output.ts';
 
@@ -7,6 +8,20 @@ function port(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1 || value > 65_535) throw new InvalidArgumentError('It must be 1 to 65535.');
   return value;
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 100_000)
+    throw new InvalidArgumentError('It must be 1 to 100000.');
+  return value;
+}
+
+function list(text: string): string[] {
+  return text
+    .split(',')
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== '');
 }
 
 // Commands are loaded when they run: `setup` and `--help` must not pay for the Temporal client.
@@ -81,19 +96,43 @@ program
     process.exitCode = await migrateDatabase(readConfig());
   });
 
-program
-  .command('keys')
-  .description('API keys in the database of DATABASE_URL, or of the running stack')
+const keys = program.command('keys').description('API keys in the database of DATABASE_URL, or of the running stack');
+
+keys
   .command('create <name>')
   .description('mint an API key and print it: it cannot be shown again')
   .option('--user <id>', 'whom it stands for', 'admin')
   .option('--team <id>', 'the team of that user', 'default')
+  .option('--models <ids>', 'models it may call, with commas between them; an entry may end with *', list)
+  .option('--parallel <calls>', 'model calls that may run at once', positive)
+  .option('--expires-in <days>', 'days until it ends by itself', positive)
+  .option('--gateway-only', 'for model calls only, not for the API', false)
   .option('--unless-any', 'do nothing when a key exists already', false)
   .option('--output <file>', 'write it to a file only its owner can read, instead of printing it')
-  .addHelpText('after', '\nExample:\n  longhaul keys create ci --user ci --team platform')
-  .action(async (name: string, options: { user: string; team: string; unlessAny: boolean; output?: string }) => {
+  .addHelpText('after', '\nExample:\n  longhaul keys create ci --user ci --models "claude-*" --gateway-only')
+  .action(async (name: string, options: Omit<KeyOptions, 'name'>) => {
     const { createKey } = await import('./commands/keys.ts');
     process.exitCode = await createKey(readConfig(), { name, ...options });
+  });
+
+keys
+  .command('list')
+  .description('keys of a team, newest first')
+  .option('--team <id>', 'the team', 'default')
+  .option('--all', 'revoked ones, too', false)
+  .option('--json', 'print JSON', false)
+  .action(async (options: { team: string; all: boolean; json: boolean }) => {
+    const { listKeys } = await import('./commands/keys.ts');
+    process.exitCode = await listKeys(readConfig(), options);
+  });
+
+keys
+  .command('revoke <id>')
+  .description('end a key for good; gateways follow within two seconds')
+  .option('--team <id>', 'the team', 'default')
+  .action(async (id: string, options: { team: string }) => {
+    const { revokeKey } = await import('./commands/keys.ts');
+    process.exitCode = await revokeKey(readConfig(), { id, ...options });
   });
 
 try {

@@ -9,6 +9,7 @@ import type {
 } from '../contracts/deployments.ts';
 import type { EnvironmentResource, environmentCreate } from '../contracts/environments.ts';
 import type { SessionEvent, eventsSend } from '../contracts/events.ts';
+import type { KeyCreatedResource, KeyResource, keyCreate, keyUpdate } from '../contracts/keys.ts';
 import type { SessionResource, sessionCreate, sessionUpdate, usageByModel } from '../contracts/sessions.ts';
 import type { FollowOptions, LiveFrame } from './events.ts';
 import { followEvents } from './events.ts';
@@ -37,6 +38,7 @@ export function createClient(options: ClientOptions) {
     sessions: sessionsOf(http),
     approvals: approvalsOf(http),
     deployments: deploymentsOf(http),
+    keys: keysOf(http),
     deploymentRuns: {
       get: (id: string) => http.get<DeploymentRunResource>(`/v1/deployment_runs/${encodeURIComponent(id)}`),
       list: (query: Query = {}) => http.get<Paged<DeploymentRunResource>>('/v1/deployment_runs', query),
@@ -68,6 +70,17 @@ function agentsOf(http: Http) {
     update: (id: string, body: z.input<typeof agentUpdate>) => http.post<AgentResource>(at(id), body),
     versions: (id: string, query: Query = {}) => http.get<Paged<AgentResource>>(at(id, '/versions'), query),
     archive: (id: string) => http.post<AgentResource>(at(id, '/archive')),
+  };
+}
+
+function keysOf(http: Http) {
+  const at = pathsOf('keys');
+  return {
+    create: (body: z.input<typeof keyCreate>) => http.post<KeyCreatedResource>('/v1/keys', body),
+    get: (id: string) => http.get<KeyResource>(at(id)),
+    list: (query: Query = {}) => http.get<Paged<KeyResource>>('/v1/keys', query),
+    update: (id: string, body: z.input<typeof keyUpdate>) => http.post<KeyResource>(at(id), body),
+    revoke: (id: string) => http.post<KeyResource>(at(id, '/revoke')),
   };
 }
 

@@ -7,6 +7,8 @@ export * from './environments.ts';
 export * from './error-codes.ts';
 export * from './events.ts';
 export * from './ids.ts';
+export * from './key-scopes.ts';
+export * from './keys.ts';
 export * from './limits.ts';
 export { bidirectionalPageOf, pageOf } from './paging.ts';
 export * from './sessions.ts';

@@ -62,6 +62,8 @@ export const LIMITS = {
   /** Gateway */
   virtualKeyTtlMs: 24 * 3_600_000,
   virtualKeyParallel: 16,
+  keyParallelMax: 10_000,
+  modelsPerKey: 100,
   recordedCallBytes: 16 * 1024 * 1024,
   recordedCallTtlMs: 7 * 24 * 3_600_000,
   modelFirstByteMs: 120_000,

@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Attribution } from '../contracts/attribution.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { isOutage, type Queryable } from '../db/pool.ts';
-import { findApiKey, type Principal } from '../db/queries/api-keys.ts';
+import { findApiKey, type ApiKey } from '../db/queries/api-keys.ts';
 import { VIRTUAL_KEY_PREFIX, findVirtualKey, type VirtualKeyRow } from '../db/queries/virtual-keys.ts';
 
 /** Who calls, as the key says. */
@@ -11,16 +11,31 @@ export interface Caller {
   attribution: Attribution;
   /** Present for a virtual key, absent for an API key. */
   virtualKey: VirtualKeyRow | undefined;
+  /** null: every model; an entry may end with `*`. */
+  allowedModels: readonly string[] | null;
+  /** null: no limit. */
+  maxParallel: number | null;
+  /** null: never. */
+  expiresAt: Date | null;
+}
+
+interface CachedCaller {
+  caller: Caller;
+  /** From here on it is read again while it still serves: a key in steady use never waits for the database. */
+  refreshMs: number;
+  untilMs: number;
 }
 
 /** A revoked key works at most this much longer in a process that has just seen it. */
 const CACHE_MS = 2_000;
+const REFRESH_MS = 1_000;
 const CACHE_ENTRIES = 10_000;
 
-/** Resolves keys to callers and counts the calls that run under each virtual key. */
+/** Resolves keys to callers and counts the calls that run under each key in this process. */
 export class Authenticator {
   readonly #db: Queryable;
-  readonly #cache = new Map<string, { caller: Caller; untilMs: number }>();
+  readonly #cache = new Map<string, CachedCaller>();
+  readonly #lookUps = new Map<string, Promise<Caller>>();
   readonly #running = new Map<string, number>();
 
   constructor(db: Queryable) {
@@ -28,31 +43,56 @@ export class Authenticator {
   }
 
   /** The caller of a request, or `missing_api_key` / `invalid_api_key`. */
-  async authenticate(req: IncomingMessage): Promise<Caller> {
+  authenticate(req: IncomingMessage): Promise<Caller> {
     const key = keyOf(req);
     if (key === undefined) {
-      throw new LonghaulError('missing_api_key', 'send a key as Authorization: Bearer or x-api-key');
+      const error = new LonghaulError('missing_api_key', 'send a key as Authorization: Bearer or x-api-key');
+      return Promise.reject(error);
     }
     const digest = createHash('sha256').update(key).digest('base64');
     const nowMs = Date.now();
     const cached = this.#cache.get(digest);
-    if (cached !== undefined && cached.untilMs > nowMs) return cached.caller;
-    const caller = await this.#lookUp(key);
+    if (cached === undefined || cached.untilMs <= nowMs) return this.#read(key, digest);
+    // What the reading finds is the next request's affair: this one has an answer.
+    if (cached.refreshMs <= nowMs) this.#read(key, digest).catch(() => undefined);
+    return Promise.resolve(cached.caller);
+  }
+
+  /** Reads the key's row, once for all who ask meanwhile. */
+  #read(key: string, digest: string): Promise<Caller> {
+    const running = this.#lookUps.get(digest);
+    if (running !== undefined) return running;
+    // Counted from before the reading: what is revoked during it is seen in time, too.
+    const startedMs = Date.now();
+    const reading = this.#lookUp(key)
+      .then(
+        (caller) => {
+          this.#keep(digest, caller, startedMs);
+          return caller;
+        },
+        (error: unknown) => {
+          if (error instanceof LonghaulError && error.code === 'invalid_api_key') this.#cache.delete(digest);
+          throw error;
+        },
+      )
+      .finally(() => this.#lookUps.delete(digest));
+    this.#lookUps.set(digest, reading);
+    return reading;
+  }
+
+  #keep(digest: string, caller: Caller, startedMs: number): void {
     if (this.#cache.size >= CACHE_ENTRIES) this.#cache.clear();
-    const expiresMs = caller.virtualKey?.expiresAt.getTime() ?? Number.POSITIVE_INFINITY;
-    this.#cache.set(digest, { caller, untilMs: Math.min(nowMs + CACHE_MS, expiresMs) });
-    return caller;
+    const expiresMs = caller.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
+    const untilMs = Math.min(startedMs + CACHE_MS, expiresMs);
+    this.#cache.set(digest, { caller, refreshMs: startedMs + REFRESH_MS, untilMs });
   }
 
   async #lookUp(key: string): Promise<Caller> {
     try {
-      if (key.startsWith(VIRTUAL_KEY_PREFIX)) {
-        const virtualKey = await findVirtualKey(this.#db, key);
-        if (virtualKey !== undefined) return { attribution: virtualKey.attribution, virtualKey };
-      } else {
-        const owner = await findApiKey(this.#db, key);
-        if (owner !== undefined) return { attribution: personal(owner), virtualKey: undefined };
-      }
+      const caller = key.startsWith(VIRTUAL_KEY_PREFIX)
+        ? ofVirtualKey(await findVirtualKey(this.#db, key))
+        : ofApiKey(await findApiKey(this.#db, key));
+      if (caller !== undefined) return caller;
     } catch (error) {
       if (isOutage(error))
         throw new LonghaulError('database_unavailable', 'the key cannot be checked', { cause: error });
@@ -63,28 +103,28 @@ export class Authenticator {
 
   /** Takes one of the key's parallel calls; the returned function gives it back. */
   takeSlot(caller: Caller): () => void {
-    const key = caller.virtualKey;
-    if (key === undefined) return () => undefined;
-    const running = this.#running.get(key.id) ?? 0;
-    if (running >= key.maxParallel) {
-      throw new LonghaulError('too_many_parallel_calls', `this key may run ${key.maxParallel} calls at once`, {
+    const { maxParallel } = caller;
+    if (maxParallel === null) return () => undefined;
+    const { keyId } = caller.attribution;
+    const running = this.#running.get(keyId) ?? 0;
+    if (running >= maxParallel) {
+      throw new LonghaulError('too_many_parallel_calls', `this key may run ${maxParallel} calls at once`, {
         retryAfterMs: 1_000,
       });
     }
-    this.#running.set(key.id, running + 1);
+    this.#running.set(keyId, running + 1);
     return () => {
-      const left = (this.#running.get(key.id) ?? 1) - 1;
-      if (left <= 0) this.#running.delete(key.id);
-      else this.#running.set(key.id, left);
+      const left = (this.#running.get(keyId) ?? 1) - 1;
+      if (left <= 0) this.#running.delete(keyId);
+      else this.#running.set(keyId, left);
     };
   }
 }
 
-/** True when the key may call the model; an allowed entry may end with `*`. */
-export function mayCall(caller: Caller, model: string): boolean {
-  const allowed = caller.virtualKey?.allowedModels;
-  if (allowed === undefined || allowed === null) return true;
-  return allowed.some((entry) => (entry.endsWith('*') ? model.startsWith(entry.slice(0, -1)) : entry === model));
+/** True when the key may call the model. */
+export function mayCall({ allowedModels }: Caller, model: string): boolean {
+  if (allowedModels === null) return true;
+  return allowedModels.some((entry) => (entry.endsWith('*') ? model.startsWith(entry.slice(0, -1)) : entry === model));
 }
 
 function keyOf(req: IncomingMessage): string | undefined {
@@ -94,12 +134,22 @@ function keyOf(req: IncomingMessage): string | undefined {
   return typeof key === 'string' && key !== '' ? key : undefined;
 }
 
+function ofVirtualKey(virtualKey: VirtualKeyRow | undefined): Caller | undefined {
+  if (virtualKey === undefined) return undefined;
+  const { attribution, allowedModels, maxParallel, expiresAt } = virtualKey;
+  return { attribution, virtualKey, allowedModels, maxParallel, expiresAt };
+}
+
 /** A person's or CI's own call: it belongs to no session. */
-function personal(owner: Principal): Attribution {
-  return {
-    teamId: owner.teamId,
-    userId: owner.userId,
-    keyId: owner.id,
+function ofApiKey(key: ApiKey | undefined): Caller | undefined {
+  if (key === undefined) return undefined;
+  if (!key.scopes.includes('gateway')) {
+    throw new LonghaulError('forbidden', 'this key is not for model calls');
+  }
+  const attribution: Attribution = {
+    teamId: key.teamId,
+    userId: key.userId,
+    keyId: key.id,
     sessionId: null,
     rootSessionId: null,
     threadId: null,
@@ -112,4 +162,6 @@ function personal(owner: Principal): Attribution {
     labels: [],
     trigger: null,
   };
+  const { allowedModels, maxParallel, expiresAt } = key;
+  return { attribution, virtualKey: undefined, allowedModels, maxParallel, expiresAt };
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { LIMITS } from '../contracts/limits.ts';
-import { errorBody, errorHeaders, type Protocol, type ProtocolError } from './protocol.ts';
+import { errorBody, errorHeaders, originalHeaders, type Protocol, type ProtocolError } from './protocol.ts';
 
 /** The whole body; refuses one that is larger than a model request may be. */
 export function readBody(req: IncomingMessage): Promise<Buffer> {
@@ -54,8 +54,17 @@ export function sendJson(res: ServerResponse, status: number, headers: Record<st
   res.end(text);
 }
 
-/** Answers with an error in the protocol's shape. */
+/** Answers with the provider's own error where there is one, else with ours in the protocol's shape. */
 export function sendError(res: ServerResponse, protocol: Protocol, failure: ProtocolError, requestId: string): void {
-  const body = errorBody(protocol, failure, requestId);
-  sendJson(res, failure.error.status, errorHeaders(failure.error, requestId), body);
+  const { error, original } = failure;
+  if (original === undefined) {
+    sendJson(res, error.status, errorHeaders(error, requestId), errorBody(protocol, failure, requestId));
+    return;
+  }
+  if (res.headersSent || res.destroyed) return;
+  res.writeHead(original.status, {
+    ...originalHeaders(error, original, requestId),
+    'content-length': original.body.length,
+  });
+  res.end(original.body);
 }

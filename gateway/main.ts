@@ -1,9 +1,10 @@
-import { createServer, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { Registry, collectDefaultMetrics } from 'prom-client';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { newId } from '../contracts/ids.ts';
 import { createPool } from '../db/pool.ts';
 import { createLogger } from '../telemetry/logger.ts';
+import { Authenticator } from './auth.ts';
 import { readGatewayProcessConfig } from './config.ts';
 import { sendError, sendJson } from './http.ts';
 import { createGateway } from './server.ts';
@@ -25,15 +26,24 @@ function main(): void {
       sendJson(res, 503, {}, { status: 'database_unavailable' });
     }
   };
-  const metrics = async (res: ServerResponse): Promise<void> => {
-    const text = await registry.metrics();
-    res.writeHead(200, { 'content-type': registry.contentType }).end(text);
+  const authenticator = new Authenticator(pool);
+  const metrics = async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
+    try {
+      const caller = await authenticator.authenticate(req);
+      if (caller.virtualKey !== undefined)
+        throw new LonghaulError('forbidden', 'the key of a session reads no metrics');
+      const text = await registry.metrics();
+      res.writeHead(200, { 'content-type': registry.contentType }).end(text);
+    } catch (error) {
+      const known = error instanceof LonghaulError ? error : new LonghaulError('internal', 'metrics failed');
+      sendError(res, 'messages', { error: known }, newId('request'));
+    }
   };
   const server = createServer((req, res) => {
     if (gateway.handle(req, res)) return;
     if (req.method === 'GET' && req.url === '/healthz') sendJson(res, 200, {}, { status: 'ok' });
     else if (req.method === 'GET' && req.url === '/readyz') void ready(res);
-    else if (req.method === 'GET' && req.url === '/metrics') void metrics(res);
+    else if (req.method === 'GET' && req.url === '/metrics') void metrics(req, res);
     else {
       const error = new LonghaulError(
         'route_not_found',

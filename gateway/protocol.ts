@@ -1,34 +1,36 @@
 import { ERROR_CATALOGUE, type LonghaulError } from '../contracts/error-codes.ts';
 import { assertNever } from '../contracts/states.ts';
 
+/** Our id of the request, beside the provider's own `request-id`. */
+export const REQUEST_ID_HEADER = 'x-longhaul-request-id';
+/** Our code of a failure: the body may be the provider's own, in its own words. */
+const ERROR_CODE_HEADER = 'x-longhaul-error';
+
 /** A wire protocol of model calls. */
 export type Protocol = 'messages' | 'chat' | 'responses';
 
-/** What a provider said about an error, kept beside our own code for clients that know the provider's words. */
-interface ProviderWords {
-  type?: string;
-  code?: string;
+/** A provider's own error answer, to be given to the caller as it is. */
+interface OriginalAnswer {
+  status: number;
+  headers: Record<string, string>;
+  body: Buffer;
 }
 
-/** The error to send, in our catalogue's words, with what the provider called it. */
+/** A failure in our catalogue's words; `original` when the provider's own answer may be shown. */
 export interface ProtocolError {
   error: LonghaulError;
-  provider?: ProviderWords;
+  original?: OriginalAnswer;
 }
 
 /** The body of an error answer in the protocol's own shape, with our code in it. */
-export function errorBody(protocol: Protocol, { error, provider }: ProtocolError, requestId: string): object {
+export function errorBody(protocol: Protocol, { error }: ProtocolError, requestId: string): object {
   const body = error.toBody(requestId);
-  const words = {
-    ...(provider?.type === undefined ? {} : { provider_type: provider.type }),
-    ...(provider?.code === undefined ? {} : { provider_code: provider.code }),
-  };
   switch (protocol) {
     case 'messages':
-      return { ...body, error: { ...body.error, ...words } };
+      return body;
     case 'chat':
     case 'responses':
-      return { error: { param: error.field ?? null, ...body.error, ...words }, request_id: requestId };
+      return { error: { param: error.field ?? null, ...body.error }, request_id: requestId };
     default:
       return assertNever(protocol);
   }
@@ -56,7 +58,14 @@ export function errorHeaders(error: LonghaulError, requestId: string): Record<st
   return {
     'content-type': 'application/json; charset=utf-8',
     'request-id': requestId,
+    [REQUEST_ID_HEADER]: requestId,
+    [ERROR_CODE_HEADER]: error.code,
     'x-should-retry': String(ERROR_CATALOGUE[error.code].retryable),
     ...(retryAfterMs === undefined ? {} : { 'retry-after': String(Math.ceil(retryAfterMs / 1_000)) }),
   };
+}
+
+/** Headers of a provider's own error answer. */
+export function originalHeaders(error: LonghaulError, original: OriginalAnswer, requestId: string) {
+  return { ...original.headers, [REQUEST_ID_HEADER]: requestId, [ERROR_CODE_HEADER]: error.code };
 }

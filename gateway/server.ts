@@ -20,6 +20,7 @@ import type { Protocol } from './protocol.ts';
 import { createHttpProvider } from './providers/http-provider.ts';
 import type { Provider, ProviderRequest } from './providers/port.ts';
 import { createScriptedProvider } from './providers/scripted-provider.ts';
+import { EndpointTable, type Exchange, type Found } from './endpoints.ts';
 import { describeModel, listModels, routeModel, SCRIPTED_MODEL, type ProviderName } from './routing/models.ts';
 import { readRequestFacts, withModel, withUsageReport } from './routing/request.ts';
 
@@ -39,19 +40,6 @@ export interface Gateway {
   close(graceMs?: number): Promise<void>;
 }
 
-interface Exchange {
-  req: IncomingMessage;
-  res: ServerResponse;
-  url: URL;
-  requestId: string;
-}
-type Handler = (exchange: Exchange) => Promise<void>;
-interface Endpoint {
-  method: 'GET' | 'POST';
-  protocol: Protocol;
-  handler: Handler;
-}
-
 const CLOSE_GRACE_MS = 10_000;
 /** Headers of the caller that are part of a protocol; everything else stays here. */
 const PROTOCOL_HEADERS = ['accept', 'anthropic-version', 'anthropic-beta', 'openai-beta'] as const;
@@ -69,7 +57,7 @@ class GatewayServer implements Gateway {
   readonly #ledger: LedgerWriter;
   readonly #prices: PriceBook = new ListPrices();
   readonly #recorded: RecordedCalls;
-  readonly #endpoints: ReadonlyMap<string, Endpoint>;
+  readonly #endpoints: EndpointTable;
 
   constructor(deps: GatewayDeps) {
     this.#deps = deps;
@@ -91,32 +79,34 @@ class GatewayServer implements Gateway {
       timeouts: config.timeouts,
       leaseMs: config.leaseMs,
     });
-    this.#endpoints = new Map(this.#listEndpoints());
+    this.#endpoints = this.#listEndpoints();
   }
 
-  #listEndpoints(): [string, Endpoint][] {
-    const model = (protocol: Protocol, operation: ProviderRequest['operation'] = 'generate'): Endpoint => ({
-      method: 'POST',
-      protocol,
-      handler: (exchange) => this.#serveModel(exchange, protocol, operation),
-    });
-    const scriptedCalls: Endpoint = { method: 'GET', protocol: 'messages', handler: (e) => this.#scriptedCalls(e) };
-    return [
-      ['/v1/messages', model('messages')],
-      ['/v1/messages/count_tokens', model('messages', 'count_tokens')],
-      ['/v1/chat/completions', model('chat')],
-      ['/v1/responses', model('responses')],
-      ['/v1/models', { method: 'GET', protocol: 'messages', handler: (e) => this.#models(e) }],
-      ['/v1/model-calls/cancel', { method: 'POST', protocol: 'messages', handler: (e) => this.#cancel(e) }],
-      ...(this.#deps.config.scripted ? [['/scripted/calls', scriptedCalls] as [string, Endpoint]] : []),
-    ];
+  #listEndpoints(): EndpointTable {
+    const table = new EndpointTable();
+    const model = (path: string, protocol: Protocol, operation: ProviderRequest['operation'] = 'generate'): void => {
+      table.add('POST', path, protocol, (exchange) => this.#serveModel(exchange, protocol, operation));
+    };
+    model('/v1/messages', 'messages');
+    model('/v1/messages/count_tokens', 'messages', 'count_tokens');
+    // OpenAI's paths also without the version: base URLs are written both ways.
+    for (const base of ['/v1', '']) {
+      model(`${base}/chat/completions`, 'chat');
+      model(`${base}/responses`, 'responses');
+      table.add('GET', `${base}/models`, 'messages', (exchange) => this.#models(exchange));
+      table.add('GET', `${base}/models/{id}`, 'messages', (exchange) => this.#model(exchange));
+    }
+    table.add('POST', '/v1/model-calls/cancel', 'messages', (exchange) => this.#cancel(exchange));
+    if (this.#deps.config.scripted) {
+      table.add('GET', '/scripted/calls', 'messages', (exchange) => this.#scriptedCalls(exchange));
+    }
+    return table;
   }
 
   handle(req: IncomingMessage, res: ServerResponse): boolean {
-    const path = (req.url ?? '').split('?', 1)[0] ?? '';
-    const endpoint = this.#endpoints.get(path);
-    if (endpoint === undefined) return false;
-    void this.#answer(req, res, endpoint);
+    const found = this.#endpoints.find(req.method ?? '', req.url ?? '/');
+    if (found === undefined) return false;
+    void this.#answer(found, req, res);
     return true;
   }
 
@@ -126,13 +116,13 @@ class GatewayServer implements Gateway {
     await this.#ledger.drain();
   }
 
-  async #answer(req: IncomingMessage, res: ServerResponse, endpoint: Endpoint): Promise<void> {
+  async #answer({ endpoint, id, search }: Found, req: IncomingMessage, res: ServerResponse): Promise<void> {
     const requestId = newId('request');
     try {
-      if (req.method !== endpoint.method) {
-        throw new LonghaulError('method_not_allowed', `this path takes ${endpoint.method} only`);
+      if (!('handler' in endpoint)) {
+        throw new LonghaulError('method_not_allowed', `this path takes ${endpoint.allowed} only`);
       }
-      await endpoint.handler({ req, res, requestId, url: new URL(req.url ?? '/', 'http://gateway') });
+      await endpoint.handler({ req, res, requestId, id, search });
     } catch (error) {
       const known = this.#known(error, requestId, res);
       if (known !== undefined) sendError(res, endpoint.protocol, { error: known }, requestId);
@@ -148,7 +138,7 @@ class GatewayServer implements Gateway {
   }
 
   async #serveModel(
-    { req, res, url, requestId }: Exchange,
+    { req, res, search, requestId }: Exchange,
     protocol: Protocol,
     operation: ProviderRequest['operation'],
   ): Promise<void> {
@@ -176,7 +166,7 @@ class GatewayServer implements Gateway {
         model: route.providerModel,
         body: withUsageReport(protocol, named, stream),
         headers: protocolHeaders(req),
-        search: url.searchParams.get('beta') === 'true' ? '?beta=true' : '',
+        search: isBeta(search) ? '?beta=true' : '',
         sessionId: caller.attribution.sessionId ?? undefined,
       },
     };
@@ -191,10 +181,7 @@ class GatewayServer implements Gateway {
   }
 
   async #models({ req, res, requestId }: Exchange): Promise<void> {
-    const caller = await this.#authenticator.authenticate(req);
-    const data = listModels(this.#deps.config)
-      .filter((model) => mayCall(caller, model.id))
-      .map(describeModel);
+    const data = await this.#modelsOf(req);
     // Both vendors' list shapes in one: their SDKs read only their own fields.
     const page = {
       object: 'list',
@@ -204,6 +191,19 @@ class GatewayServer implements Gateway {
       last_id: data.at(-1)?.id ?? null,
     };
     sendJson(res, 200, { 'request-id': requestId }, page);
+  }
+
+  async #model({ req, res, id, requestId }: Exchange): Promise<void> {
+    const model = (await this.#modelsOf(req)).find((listed) => listed.id === id);
+    if (model === undefined) throw new LonghaulError('model_not_found', `there is no model "${id}" for this key`);
+    sendJson(res, 200, { 'request-id': requestId }, model);
+  }
+
+  async #modelsOf(req: IncomingMessage): Promise<ReturnType<typeof describeModel>[]> {
+    const caller = await this.#authenticator.authenticate(req);
+    return listModels(this.#deps.config)
+      .filter((model) => mayCall(caller, model.id))
+      .map(describeModel);
   }
 
   async #cancel({ req, res, requestId }: Exchange): Promise<void> {
@@ -221,15 +221,16 @@ class GatewayServer implements Gateway {
     sendJson(res, 200, { 'request-id': requestId }, { type: 'model_call', idempotency_key: callKey.stored, state });
   }
 
-  async #scriptedCalls({ req, res, url, requestId }: Exchange): Promise<void> {
+  async #scriptedCalls({ req, res, search, requestId }: Exchange): Promise<void> {
     const caller = await this.#authenticator.authenticate(req);
-    const sessionId = url.searchParams.get('session');
+    const sessionId = new URLSearchParams(search).get('session');
     if (sessionId === null) throw new LonghaulError('invalid_request', 'name the session', { field: 'session' });
     const own = caller.attribution.sessionId;
     if (caller.virtualKey !== undefined && own !== sessionId) {
       throw new LonghaulError('forbidden', 'this key is bound to another session');
     }
-    const rows = await listScriptedCalls(this.#deps.pool, sessionId, LIMITS.pageSizeMax);
+    const { teamId } = caller.attribution;
+    const rows = await listScriptedCalls(this.#deps.pool, { teamId, sessionId }, LIMITS.pageSizeMax);
     const data = rows.map(({ script, step, asked, billed }) => ({
       session_id: sessionId,
       script,
@@ -248,4 +249,9 @@ function protocolHeaders(req: IncomingMessage): Record<string, string> {
     if (typeof value === 'string') kept[name] = value;
   }
   return kept;
+}
+
+/** The one parameter that is part of a protocol. */
+function isBeta(search: string): boolean {
+  return search !== '' && new URLSearchParams(search).get('beta') === 'true';
 }

@@ -92,7 +92,9 @@ async function refusal(response: Awaited<ReturnType<typeof request>>): Promise<L
   const retryAfter = Number(response.headers['retry-after']);
   const waits = Number.isFinite(retryAfter) && retryAfter > 0;
   const options = waits ? { retryAfterMs: Math.min(retryAfter * 1_000, 60_000) } : {};
-  return new LonghaulError(codeOf(response.statusCode, parsed.code), parsed.message, options);
+  // The body may be the provider's own, in words that only look like ours: the gateway says its code beside it.
+  const code = response.headers['x-longhaul-error'] ?? parsed.code;
+  return new LonghaulError(codeOf(response.statusCode, code), parsed.message, options);
 }
 
 function parseError(text: string): { code: string | undefined; message: string } {
@@ -107,8 +109,8 @@ function parseError(text: string): { code: string | undefined; message: string }
   }
 }
 
-function codeOf(status: number, code: string | undefined): ErrorCode {
-  if (code !== undefined && Object.hasOwn(ERROR_CATALOGUE, code)) return code as ErrorCode;
+function codeOf(status: number, code: string | string[] | undefined): ErrorCode {
+  if (typeof code === 'string' && Object.hasOwn(ERROR_CATALOGUE, code)) return code as ErrorCode;
   if (status === 429) return 'provider_rate_limited';
   if (status === 402) return 'budget_exceeded';
   if (status === 401 || status === 403) return 'provider_auth';

@@ -6,6 +6,7 @@ import { archiveSession } from './archive-session.ts';
 import { createAgent } from './create-agent.ts';
 import { createDeployment } from './create-deployment.ts';
 import { createEnvironment } from './create-environment.ts';
+import { createKey } from './create-key.ts';
 import { createSession } from './create-session.ts';
 import { decideApproval } from './decide-approval.ts';
 import { deleteEnvironment } from './delete-environment.ts';
@@ -16,6 +17,7 @@ import { getDeploymentRun } from './get-deployment-run.ts';
 import { getDeployment } from './get-deployment.ts';
 import { getEnvironment } from './get-environment.ts';
 import { getHealth } from './get-health.ts';
+import { getKey } from './get-key.ts';
 import { getMetrics } from './get-metrics.ts';
 import { getReadiness } from './get-readiness.ts';
 import { getSessionUsage } from './get-session-usage.ts';
@@ -28,9 +30,11 @@ import { listDeploymentRuns } from './list-deployment-runs.ts';
 import { listDeployments } from './list-deployments.ts';
 import { listEnvironments } from './list-environments.ts';
 import { listEvents } from './list-events.ts';
+import { listKeys } from './list-keys.ts';
 import { listSessionThreads } from './list-session-threads.ts';
 import { listSessions } from './list-sessions.ts';
 import { pauseDeployment } from './pause-deployment.ts';
+import { revokeKey } from './revoke-key.ts';
 import { runDeployment } from './run-deployment.ts';
 import { sendEvents } from './send-events.ts';
 import { streamEvents } from './stream-events.ts';
@@ -38,6 +42,7 @@ import { unpauseDeployment } from './unpause-deployment.ts';
 import { updateAgent } from './update-agent.ts';
 import { updateDeployment } from './update-deployment.ts';
 import { updateEnvironment } from './update-environment.ts';
+import { updateKey } from './update-key.ts';
 import { updateSession } from './update-session.ts';
 
 /** Every route of the API, in the order of the documentation. */
@@ -79,6 +84,11 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   archiveDeployment,
   listDeploymentRuns,
   getDeploymentRun,
+  createKey,
+  listKeys,
+  getKey,
+  updateKey,
+  revokeKey,
   getHealth,
   getReadiness,
   getMetrics,

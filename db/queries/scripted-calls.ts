@@ -34,12 +34,17 @@ export async function countScriptedBilled(db: Queryable, place: ScriptedPlace): 
   );
 }
 
-/** Counts of a session's scripts, in order of script and step. */
-export async function listScriptedCalls(db: Queryable, sessionId: string, limit: number): Promise<ScriptedCallRow[]> {
+/** Counts of a session's scripts, in order of script and step; none when the session is not the team's. */
+export async function listScriptedCalls(
+  db: Queryable,
+  { teamId, sessionId }: { teamId: string; sessionId: string },
+  limit: number,
+): Promise<ScriptedCallRow[]> {
   const result = await db.query<Record<string, unknown>>(
     `SELECT session_id, script_digest AS script, step, asked, billed FROM scripted_calls
-     WHERE session_id = $1 ORDER BY script_digest, step LIMIT $2`,
-    [sessionId, limit],
+     WHERE session_id = $1 AND EXISTS (SELECT 1 FROM sessions s WHERE s.id = $1 AND s.team_id = $2)
+     ORDER BY script_digest, step LIMIT $3`,
+    [sessionId, teamId, limit],
   );
   return result.rows.map((row) => toCamel<ScriptedCallRow>(row));
 }

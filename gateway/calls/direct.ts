@@ -7,7 +7,8 @@ import type { GatewayMetrics } from '../metrics.ts';
 import { endWithFailure } from './broadcast.ts';
 import type { PriceBook } from '../prices/price-book.ts';
 import { ledgerEntry, type LedgerWriter } from './ledger-writer.ts';
-import { REQUEST_ID_HEADER, type ModelRequest } from './model-request.ts';
+import { REQUEST_ID_HEADER } from '../protocol.ts';
+import type { ModelRequest } from './model-request.ts';
 import { UpstreamCall } from './run-call.ts';
 
 interface DirectDeps {

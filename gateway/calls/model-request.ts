@@ -24,5 +24,3 @@ export interface ModelRequest {
 export const REPLAYED_HEADER = 'x-longhaul-replayed';
 /** Header that tells a caller its answer is being made for an earlier request, too. */
 export const ATTACHED_HEADER = 'x-longhaul-attached';
-/** Our id of the request, beside the provider's own `request-id`. */
-export const REQUEST_ID_HEADER = 'x-longhaul-request-id';

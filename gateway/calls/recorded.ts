@@ -21,11 +21,11 @@ import { checkBudget } from '../budget.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
 import type { PriceBook } from '../prices/price-book.ts';
-import { errorBody, errorHeaders } from '../protocol.ts';
+import { errorBody, errorHeaders, REQUEST_ID_HEADER } from '../protocol.ts';
 import { Broadcast } from './broadcast.ts';
 import type { CallKey } from './idempotency-key.ts';
 import { ledgerEntry, throughOutages } from './ledger-writer.ts';
-import { ATTACHED_HEADER, REPLAYED_HEADER, REQUEST_ID_HEADER, type ModelRequest } from './model-request.ts';
+import { ATTACHED_HEADER, REPLAYED_HEADER, type ModelRequest } from './model-request.ts';
 import { UpstreamCall, type CallOutcome } from './run-call.ts';
 
 interface RecordedDeps {

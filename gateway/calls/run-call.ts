@@ -37,7 +37,7 @@ interface CallOptions {
   taker: AnswerTaker;
 }
 
-const MAX_ERROR_BODY_BYTES = 64 * 1024;
+const MAX_ERROR_BODY_BYTES = 1024 * 1024;
 
 /** One call to a provider, from the request to its outcome. Never rejects: a failure is an outcome. */
 export class UpstreamCall implements AnswerSink {
@@ -115,7 +115,10 @@ export class UpstreamCall implements AnswerSink {
   onEnd(): void {
     if (this.#isSettled) return;
     if (this.#errorBody !== undefined) {
-      this.#fail(providerFailure(this.#status ?? 500, this.#headers, Buffer.concat(this.#errorBody)), false);
+      const body = Buffer.concat(this.#errorBody);
+      const failure = providerFailure({ status: this.#status ?? 500, headers: this.#headers, body });
+      // A piece of an error is not what the provider said.
+      this.#fail(this.#errorBytes > MAX_ERROR_BODY_BYTES ? { error: failure.error } : failure, false);
       return;
     }
     this.#tap?.finish();
@@ -153,7 +156,10 @@ export class UpstreamCall implements AnswerSink {
     this.#settle({
       usage: tap?.usage ?? { ...NO_USAGE },
       usageBasis: basisOf(tap),
-      httpStatus: failure === undefined || this.#tap !== undefined ? this.#status : failure.error.status,
+      httpStatus:
+        failure === undefined || this.#tap !== undefined
+          ? this.#status
+          : (failure.original?.status ?? failure.error.status),
       ttftMs: this.#ttftMs,
       latencyMs: Math.round(performance.now() - this.#startedMs),
       served: this.#served,

@@ -10,7 +10,19 @@ interface HttpProviderOptions {
 }
 
 /** What a caller may learn from the provider's answer: nothing about our account, no cookies. */
-const ANSWER_HEADERS = /^(content-type|request-id|x-request-id|retry-after|anthropic-ratelimit-.+|x-ratelimit-.+)$/;
+const ANSWER_HEADERS = new Set([
+  'cache-control',
+  'content-length',
+  'content-type',
+  'openai-processing-ms',
+  'openai-version',
+  'request-id',
+  'retry-after',
+  'retry-after-ms',
+  'x-request-id',
+  'x-should-retry',
+]);
+const RATE_LIMIT_HEADERS = ['anthropic-ratelimit-', 'x-ratelimit-'];
 const CONNECT_TIMEOUT_MS = 10_000;
 const CONNECTIONS = 512;
 
@@ -115,8 +127,12 @@ class HttpCall implements RunningCall, Dispatcher.DispatchHandler {
 
 function answerHeaders(headers: IncomingHttpHeaders): Record<string, string> {
   const kept: Record<string, string> = {};
-  for (const [name, value] of Object.entries(headers)) {
-    if (typeof value === 'string' && ANSWER_HEADERS.test(name)) kept[name] = value;
+  for (const name in headers) {
+    const value = headers[name];
+    if (typeof value !== 'string') continue;
+    if (ANSWER_HEADERS.has(name) || RATE_LIMIT_HEADERS.some((prefix) => name.startsWith(prefix))) kept[name] = value;
   }
+  // A stream that breaks off ends with a frame of ours: it has no length that could be told before.
+  if (/^text\/event-stream/i.test(kept['content-type'] ?? '')) delete kept['content-length'];
   return kept;
 }

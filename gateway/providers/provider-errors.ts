@@ -3,24 +3,20 @@ import type { ProtocolError } from '../protocol.ts';
 
 const MAX_MESSAGE_CHARS = 4_000;
 
-/** Our word for a provider's error answer; its own message, type and code are kept where they are harmless. */
-export function providerFailure(status: number, headers: Record<string, string>, body: Buffer): ProtocolError {
-  const said = readProviderError(body);
-  const code = codeOf(status);
-  // What a provider says about a bad key can hold a piece of that key.
-  const message = code === 'provider_auth' ? `the provider refused the gateway's key (${status})` : said.message;
-  const retryAfterMs = retryAfterMsOf(headers['retry-after']);
-  return {
-    error: new LonghaulError(
-      code,
-      (message ?? `the provider answered ${status}`).slice(0, MAX_MESSAGE_CHARS),
-      retryAfterMs === undefined ? {} : { retryAfterMs },
-    ),
-    provider: {
-      ...(said.type === undefined ? {} : { type: said.type }),
-      ...(said.code === undefined ? {} : { code: said.code }),
-    },
-  };
+/**
+ * A provider's error answer in our words, and its own answer to be passed on: clients know how to read that. A
+ * refusal of the gateway's own key or account is not passed on: it is no fault of the caller's key, which a client
+ * would take it for, and it can hold a piece of ours.
+ */
+export function providerFailure(original: Required<ProtocolError>['original']): ProtocolError {
+  const code = codeOf(original.status);
+  if (code === 'provider_auth') {
+    return { error: new LonghaulError(code, `the provider refused the gateway's key (${original.status})`) };
+  }
+  const message = messageOf(original.body) ?? `the provider answered ${original.status}`;
+  const retryAfterMs = retryAfterMsOf(original.headers['retry-after']);
+  const options = retryAfterMs === undefined ? {} : { retryAfterMs };
+  return { error: new LonghaulError(code, message.slice(0, MAX_MESSAGE_CHARS), options), original };
 }
 
 function codeOf(status: number): ErrorCode {
@@ -32,22 +28,16 @@ function codeOf(status: number): ErrorCode {
   return 'provider_rejected';
 }
 
-function readProviderError(body: Buffer): { message?: string; type?: string; code?: string } {
-  const text = body.toString('utf8');
-  let error: unknown;
+function messageOf(body: Buffer): string | undefined {
+  const text = body.toString('utf8').trim();
   try {
-    error = (JSON.parse(text) as { error?: unknown } | null)?.error;
+    const error = (JSON.parse(text) as { error?: unknown } | null)?.error;
+    if (typeof error === 'string') return error;
+    const message = (error as { message?: unknown } | null | undefined)?.message;
+    return typeof message === 'string' ? message : undefined;
   } catch {
-    return text.trim() === '' ? {} : { message: text.trim() };
+    return text === '' ? undefined : text;
   }
-  if (typeof error === 'string') return { message: error };
-  if (typeof error !== 'object' || error === null) return {};
-  const { message, type, code } = error as Record<string, unknown>;
-  return {
-    ...(typeof message === 'string' ? { message } : {}),
-    ...(typeof type === 'string' ? { type } : {}),
-    ...(typeof code === 'string' ? { code } : {}),
-  };
 }
 
 function retryAfterMsOf(value: string | undefined): number | undefined {

@@ -200,5 +200,7 @@ function groupByPiece(frames: Frame[]): string[] {
 }
 
 function errorBody(protocol: Protocol, type: string, message: string): object {
-  return protocol === 'messages' ? { type: 'error', error: { type, message } } : { error: { type, message } };
+  return protocol === 'messages'
+    ? { type: 'error', error: { type, message } }
+    : { error: { message, type, param: null, code: null } };
 }

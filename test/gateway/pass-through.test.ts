@@ -147,30 +147,33 @@ describe('anthropic', () => {
   });
 
   it.each([
-    [400, { type: 'invalid_request_error', message: 'bad field' }, 400, 'provider_rejected', 'bad field'],
-    [401, { type: 'authentication_error', message: `bad key ${ANTHROPIC_KEY}` }, 502, 'provider_auth', undefined],
-    [404, { type: 'not_found_error', message: 'model: x' }, 404, 'model_not_found', 'model: x'],
-    [429, { type: 'rate_limit_error', message: 'slow down' }, 429, 'provider_rate_limited', 'slow down'],
-    [500, { type: 'api_error', message: 'oops' }, 529, 'provider_unavailable', 'oops'],
-    [529, { type: 'overloaded_error', message: 'busy' }, 529, 'provider_unavailable', 'busy'],
-  ])('maps a provider %i', async (status, error, seen, code, message) => {
-    anthropic.answer = (_req, res) =>
-      res.writeHead(status, { ...JSON_TYPE, 'retry-after': '7' }).end(JSON.stringify({ type: 'error', error }));
+    [400, { type: 'invalid_request_error', message: 'bad field' }, 'provider_rejected'],
+    [404, { type: 'not_found_error', message: 'model: x' }, 'model_not_found'],
+    [413, { type: 'request_too_large', message: 'too large' }, 'provider_rejected'],
+    [429, { type: 'rate_limit_error', message: 'slow down' }, 'provider_rate_limited'],
+    [500, { type: 'api_error', message: 'oops' }, 'provider_unavailable'],
+    [529, { type: 'overloaded_error', message: 'busy' }, 'provider_unavailable'],
+  ])('gives a provider %i to the caller as it is', async (status, error, code) => {
+    const said = `{ "type":"error", "error":${JSON.stringify(error)} }`;
+    anthropic.answer = (_req, res) => res.writeHead(status, { ...JSON_TYPE, 'retry-after': '7' }).end(said);
     const response = await claude();
-    expect(response.status).toBe(seen);
+    expect(response.status).toBe(status);
     expect(response.headers.get('retry-after')).toBe('7');
+    expect(response.headers.get('x-longhaul-error')).toBe(code);
+    expect(await response.text()).toBe(said);
+    const nothing = { output_tokens: 0, usage_basis: 'none', cost_micros: 0 };
+    expect(await oneRow()).toMatchObject({ error: code, http_status: status, ...nothing });
+  });
+
+  it.each([401, 402, 403])('keeps what a provider says about our own key to itself (%i)', async (status) => {
+    const error = { type: 'authentication_error', message: `bad key ${ANTHROPIC_KEY}` };
+    anthropic.answer = (_req, res) => res.writeHead(status, JSON_TYPE).end(JSON.stringify({ type: 'error', error }));
+    const response = await claude();
     const text = await response.text();
+    expect(response.status).toBe(502);
     expect(text).not.toContain(ANTHROPIC_KEY);
-    const body = JSON.parse(text) as { type: string; error: { code: string; message: string } };
-    expect(body).toMatchObject({ type: 'error', error: { code } });
-    if (message !== undefined) expect(body.error.message).toBe(message);
-    expect(await oneRow()).toMatchObject({
-      error: code,
-      http_status: seen,
-      output_tokens: 0,
-      usage_basis: 'none',
-      cost_micros: 0,
-    });
+    expect(JSON.parse(text)).toMatchObject({ type: 'error', error: { code: 'provider_auth' } });
+    expect(await oneRow()).toMatchObject({ error: 'provider_auth', http_status: 502 });
   });
 
   it('reports a cut stream in the stream, keeping what was reported for the ledger', async () => {

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { createApiKey } from '../../db/queries/api-keys.ts';
 import {
   createSession,
   eventually,
@@ -137,7 +138,10 @@ describe('gateway processes', () => {
     expect(await (await fetch(`${url}/readyz`)).json()).toEqual({ status: 'ready' });
     const key = await mintKey(bed.pool);
     await (await post(`${url}/v1/messages`, key, messagesRequest('hi'))).text();
-    const metrics = await (await fetch(`${url}/metrics`)).text();
+    expect((await fetch(`${url}/metrics`)).status).toBe(401);
+    expect((await fetch(`${url}/metrics`, { headers: { 'x-api-key': key } })).status).toBe(403);
+    const own = await createApiKey(bed.pool, { name: 'ops', userId: 'user', teamId: 'team' });
+    const metrics = await (await fetch(`${url}/metrics`, { headers: { 'x-api-key': own.key } })).text();
     expect(metrics).toContain('longhaul_gateway_calls_total{model="scripted",provider="scripted",outcome="ok"} 1');
     expect(metrics).toMatch(/longhaul_gateway_in_flight_calls 0/);
     expect((await fetch(`${url}/nothing`)).status).toBe(404);

@@ -114,11 +114,13 @@ export function post(url: string, key: string, body: unknown, headers: Record<st
 
 export interface ErrorAnswer {
   type?: string;
-  error: { type: string; message: string; code: string; provider_code?: string; provider_type?: string };
+  error: { type: string; message: string; code: string };
 }
 
 export async function errorOf(response: Response): Promise<ErrorAnswer['error']> {
-  return ((await response.json()) as ErrorAnswer).error;
+  const { error } = (await response.json()) as ErrorAnswer;
+  // A provider's own error keeps its words; ours for it stands beside.
+  return { ...error, code: response.headers.get('x-longhaul-error') ?? error.code };
 }
 
 export type LedgerRow = Record<string, unknown>;

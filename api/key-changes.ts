@@ -1,0 +1,28 @@
+import { LonghaulError } from '../contracts/error-codes.ts';
+import type { Queryable } from '../db/pool.ts';
+import type { ApiKeyRow, Principal } from '../db/queries/api-keys.ts';
+import { insertAudit } from '../db/queries/audit.ts';
+import { actorOf } from './actor.ts';
+
+/** A key with limits that made or changed keys could rid itself of them. */
+export function requireUnlimitedKey(principal: Principal): void {
+  if (!principal.isLimited) return;
+  throw new LonghaulError('forbidden', 'a key with limits or an expiry of its own cannot make or change keys');
+}
+
+/** Tells the audit log of a change to a key, with the limits it has from now on. */
+export async function auditKey(tx: Queryable, principal: Principal, verb: string, row: ApiKeyRow): Promise<void> {
+  await insertAudit(tx, {
+    teamId: row.teamId,
+    actor: actorOf(principal),
+    action: `api_key.${verb}`,
+    resource: row.id,
+    details: {
+      name: row.name,
+      scopes: row.scopes,
+      allowed_models: row.allowedModels,
+      max_parallel: row.maxParallel,
+      expires_at: row.expiresAt,
+    },
+  });
+}

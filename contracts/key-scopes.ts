@@ -1,0 +1,3 @@
+/** Zod-free. What a long-lived key may be used for: this API, model calls through the gateway. */
+export const KEY_SCOPES = ['api', 'gateway'] as const;
+export type KeyScope = (typeof KEY_SCOPES)[number];
