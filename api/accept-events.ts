@@ -59,7 +59,10 @@ interface Origin {
 async function acceptOne(tx: Queryable, session: SessionRow, event: ClientEvent, origin: Origin): Promise<EventRow> {
   switch (event.type) {
     case 'user.message': {
-      if (event.model !== undefined) requireBudgetable(event.model, session.budget, `${origin.field}.model`);
+      if (event.model !== undefined) {
+        const asked = { model: event.model, budget: session.budget, field: `${origin.field}.model` };
+        await requireBudgetable(tx, session.teamId, asked);
+      }
       const [row] = await acceptMessages(tx, session.id, [event]);
       return requireRow(row, 'event');
     }

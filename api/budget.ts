@@ -1,9 +1,18 @@
 import type { BudgetLimit } from '../contracts/definitions.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
-import { isBudgetable } from '../contracts/prices.ts';
+import type { Queryable } from '../db/pool.ts';
+import { findPrice } from './prices.ts';
 
-/** Refuses a budget for a model that has no list price: it could not be kept (invariant 8). */
-export function requireBudgetable(model: string, budget: BudgetLimit | null | undefined, field: string): void {
-  if (budget === null || budget === undefined || isBudgetable(model)) return;
-  throw new LonghaulError('model_not_budgetable', `model ${model} has no list price`, { field });
+/** Refuses a budget for a model that has no price: it could not be kept (invariant 8). */
+export async function requireBudgetable(
+  db: Queryable,
+  teamId: string,
+  asked: { model: string; budget: BudgetLimit | null | undefined; field: string },
+): Promise<void> {
+  const { model, budget, field } = asked;
+  if (budget === null || budget === undefined) return;
+  if ((await findPrice(db, { provider: null, model, teamId })) !== undefined) return;
+  throw new LonghaulError('model_not_budgetable', `model ${model} has no price: set one with POST /v1/prices`, {
+    field,
+  });
 }

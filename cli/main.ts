@@ -135,6 +135,18 @@ keys
     process.exitCode = await revokeKey(readConfig(), { id, ...options });
   });
 
+program
+  .command('prices')
+  .description('prices of models in the database of DATABASE_URL, or of the running stack')
+  .command('import <file>')
+  .description('set the prices of a LiteLLM price map (JSON); prices of models it does not name stay')
+  .option('--team <id>', 'for this team only (default: for every team)')
+  .addHelpText('after', '\nExample:\n  longhaul prices import model_prices_and_context_window.json')
+  .action(async (file: string, options: { team?: string }) => {
+    const { importPrices } = await import('./commands/prices.ts');
+    process.exitCode = await importPrices(readConfig(), file, options);
+  });
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -14,6 +14,7 @@ export const ID_PREFIX = {
   sandbox: 'sbx',
   request: 'req',
   ledger: 'call',
+  price: 'price',
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIX;

@@ -64,6 +64,8 @@ export const LIMITS = {
   virtualKeyParallel: 16,
   keyParallelMax: 10_000,
   modelsPerKey: 100,
+  priceTiers: 8,
+  pricesPerTeam: 10_000,
   recordedCallBytes: 16 * 1024 * 1024,
   recordedCallTtlMs: 7 * 24 * 3_600_000,
   modelFirstByteMs: 120_000,

@@ -15,7 +15,7 @@ import { RecordedCalls } from './calls/recorded.ts';
 import type { GatewayConfig } from './config.ts';
 import { parseJsonObject, readBody, sendError, sendJson } from './http.ts';
 import { GatewayMetrics } from './metrics.ts';
-import { ListPrices, type PriceBook } from './prices/price-book.ts';
+import { LivePrices } from './prices/live-prices.ts';
 import type { Protocol } from './protocol.ts';
 import { createHttpProvider } from './providers/http-provider.ts';
 import type { Provider, ProviderRequest } from './providers/port.ts';
@@ -55,7 +55,8 @@ class GatewayServer implements Gateway {
   readonly #authenticator: Authenticator;
   readonly #metrics: GatewayMetrics;
   readonly #ledger: LedgerWriter;
-  readonly #prices: PriceBook = new ListPrices();
+  readonly #prices: LivePrices;
+  readonly #pricesRead: Promise<void>;
   readonly #recorded: RecordedCalls;
   readonly #endpoints: EndpointTable;
 
@@ -69,6 +70,8 @@ class GatewayServer implements Gateway {
     if (config.scripted) this.#providers.set('scripted', createScriptedProvider(pool));
     this.#authenticator = new Authenticator(pool);
     this.#metrics = new GatewayMetrics(deps.registry);
+    this.#prices = new LivePrices(pool, logger);
+    this.#pricesRead = this.#prices.start();
     this.#ledger = new LedgerWriter(pool, logger, config.timeouts.totalMs);
     this.#recorded = new RecordedCalls({
       pool,
@@ -114,6 +117,7 @@ class GatewayServer implements Gateway {
     await this.#recorded.close(graceMs);
     await Promise.all(Array.from(this.#providers.values(), (provider) => provider.close()));
     await this.#ledger.drain();
+    await this.#prices.close();
   }
 
   async #answer({ endpoint, id, search }: Found, req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -143,7 +147,7 @@ class GatewayServer implements Gateway {
     operation: ProviderRequest['operation'],
   ): Promise<void> {
     // The body is read while the key is looked up; a refused key still waits for it, so that the answer is read.
-    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req)]);
+    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req), this.#pricesRead]);
     const { model, stream } = readRequestFacts(body);
     const route = routeModel(this.#deps.config, protocol, model);
     if (!mayCall(caller, model)) throw new LonghaulError('model_not_allowed', `this key may not call "${model}"`);

@@ -16,7 +16,7 @@ export const createDeployment = endpoint({
   async handle({ db, principal, services, afterCommit }, { body }) {
     if (body.schedule !== undefined && body.schedule !== null) requireCron(body.schedule);
     const agent = await resolveDeployedAgent(db, principal.teamId, body.agent);
-    requireBudgetable(agent.model, body.budget, 'budget');
+    await requireBudgetable(db, principal.teamId, { model: agent.model, budget: body.budget, field: 'budget' });
     const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
     const row = await insertDeployment(
       db,

@@ -16,9 +16,12 @@ export const createSession = endpoint({
   async handle({ db, principal, services, afterCommit }, { body }) {
     const agent = await resolveAgent(db, principal.teamId, body.agent);
     const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
-    requireBudgetable(agent.definition.model.id, body.budget, 'budget');
+    const { budget } = body;
+    await requireBudgetable(db, principal.teamId, { model: agent.definition.model.id, budget, field: 'budget' });
     for (const [index, event] of (body.initial_events ?? []).entries()) {
-      if (event.model !== undefined) requireBudgetable(event.model, body.budget, `initial_events[${index}].model`);
+      if (event.model === undefined) continue;
+      const field = `initial_events[${index}].model`;
+      await requireBudgetable(db, principal.teamId, { model: event.model, budget, field });
     }
     const row = await insertSession(db, {
       teamId: principal.teamId,

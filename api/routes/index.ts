@@ -10,19 +10,23 @@ import { createKey } from './create-key.ts';
 import { createSession } from './create-session.ts';
 import { decideApproval } from './decide-approval.ts';
 import { deleteEnvironment } from './delete-environment.ts';
+import { deletePrice } from './delete-price.ts';
 import { deleteSession } from './delete-session.ts';
 import { getAgent } from './get-agent.ts';
 import { getApproval } from './get-approval.ts';
 import { getDeploymentRun } from './get-deployment-run.ts';
 import { getDeployment } from './get-deployment.ts';
+import { getEffectivePrice } from './get-effective-price.ts';
 import { getEnvironment } from './get-environment.ts';
 import { getHealth } from './get-health.ts';
 import { getKey } from './get-key.ts';
 import { getMetrics } from './get-metrics.ts';
+import { getPrice } from './get-price.ts';
 import { getReadiness } from './get-readiness.ts';
-import { getSessionUsage } from './get-session-usage.ts';
 import { getSessionThread } from './get-session-thread.ts';
+import { getSessionUsage } from './get-session-usage.ts';
 import { getSession } from './get-session.ts';
+import { importPrices } from './import-prices.ts';
 import { listAgentVersions } from './list-agent-versions.ts';
 import { listAgents } from './list-agents.ts';
 import { listApprovals } from './list-approvals.ts';
@@ -31,12 +35,14 @@ import { listDeployments } from './list-deployments.ts';
 import { listEnvironments } from './list-environments.ts';
 import { listEvents } from './list-events.ts';
 import { listKeys } from './list-keys.ts';
+import { listPrices } from './list-prices.ts';
 import { listSessionThreads } from './list-session-threads.ts';
 import { listSessions } from './list-sessions.ts';
 import { pauseDeployment } from './pause-deployment.ts';
 import { revokeKey } from './revoke-key.ts';
 import { runDeployment } from './run-deployment.ts';
 import { sendEvents } from './send-events.ts';
+import { setPrice } from './set-price.ts';
 import { streamEvents } from './stream-events.ts';
 import { unpauseDeployment } from './unpause-deployment.ts';
 import { updateAgent } from './update-agent.ts';
@@ -89,6 +95,12 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   getKey,
   updateKey,
   revokeKey,
+  setPrice,
+  listPrices,
+  importPrices,
+  getEffectivePrice,
+  getPrice,
+  deletePrice,
   getHealth,
   getReadiness,
   getMetrics,

@@ -52,6 +52,6 @@ async function editedAgent(
   if (edit.agent === undefined && edit.budget === undefined) return before;
   const same = { type: 'agent' as const, id: before.agentId, version: before.agentVersion ?? undefined };
   const agent = await resolveDeployedAgent(tx, before.teamId, edit.agent ?? same);
-  requireBudgetable(agent.model, budget, 'budget');
+  await requireBudgetable(tx, before.teamId, { model: agent.model, budget, field: 'budget' });
   return agent;
 }

@@ -62,6 +62,6 @@ async function nextBudget(
       field: 'budget.max_list_cost.amount',
     });
   }
-  requireBudgetable(before.agent.model.id, budget, 'budget');
+  await requireBudgetable(db, before.teamId, { model: before.agent.model.id, budget, field: 'budget' });
   return budget;
 }

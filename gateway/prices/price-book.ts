@@ -45,10 +45,22 @@ export class ListPrices implements PriceBook {
   }
 
   #lookUp(provider: string | null, model: string, nowMs: number): ModelPrice | undefined {
-    const name = model.replace(/^(anthropic|openai)\//, '');
-    const undated = name.replace(/[-@](\d{8}|\d{4}-\d{2}-\d{2})$/, '');
-    return (
-      findTablePrice(provider, name) ?? findTablePrice(provider, undated) ?? findLibraryPrice(provider, name, nowMs)
-    );
+    const names = namesOf(model);
+    for (const name of names) {
+      const price = findTablePrice(provider, name);
+      if (price !== undefined) return price;
+    }
+    for (const name of names) {
+      const price = findLibraryPrice(provider, name, nowMs);
+      if (price !== undefined) return price;
+    }
+    return undefined;
   }
+}
+
+/** What a price may be listed under: a dated snapshot costs what its model costs, unless it has a price of its own. */
+export function namesOf(model: string): string[] {
+  const name = model.replace(/^(anthropic|openai)\//, '');
+  const undated = name.replace(/[-@](\d{8}|\d{4}-\d{2}-\d{2})$/, '');
+  return [...new Set([model, name, undated])];
 }
