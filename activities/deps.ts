@@ -1,12 +1,14 @@
 import type { Client } from '@temporalio/client';
 import type { Pool } from '../db/pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import type { SandboxProvider } from './sandbox/port.ts';
 
 /** What activities work with; built once in worker/deps.ts. */
 export interface ActivityDeps {
   pool: Pool;
   logger: Logger;
+  tracing: Tracing;
   temporal: Client;
   taskQueue: string;
   /** Base URL of the gateway, without a trailing slash. */

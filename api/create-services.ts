@@ -1,5 +1,6 @@
 import type { Pool } from '../db/pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { NO_TRACING, type Tracing } from '../telemetry/tracing.ts';
 import type { ApiConfig } from './config.ts';
 import { Delivery } from './delivery.ts';
 import { EventHub } from './event-hub.ts';
@@ -9,7 +10,7 @@ import type { Services } from './services.ts';
 import { connectTemporal } from './temporal.ts';
 
 /** Builds what the routes work with. Nothing connects before it is used. */
-export function createServices(given: { pool: Pool; config: ApiConfig; logger: Logger }): Services {
+export function createServices(given: { pool: Pool; config: ApiConfig; logger: Logger; tracing?: Tracing }): Services {
   const { pool, config, logger } = given;
   const metrics = new Metrics();
   const temporal = connectTemporal(config.temporal);
@@ -22,6 +23,7 @@ export function createServices(given: { pool: Pool; config: ApiConfig; logger: L
     hub: new EventHub({ pool, databaseUrl: config.databaseUrl, logger }),
     metrics,
     logger,
+    tracing: given.tracing ?? NO_TRACING,
     config,
   };
 }

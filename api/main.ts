@@ -6,6 +6,7 @@ import { readGatewayConfig } from '../gateway/config.ts';
 import { createGateway } from '../gateway/server.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { createLogger } from '../telemetry/logger.ts';
+import { createTracing } from '../telemetry/tracing.ts';
 import { createApp } from './app.ts';
 import { requireSafeBind } from './bind.ts';
 import { readConfig } from './config.ts';
@@ -24,9 +25,16 @@ async function main(): Promise<void> {
 
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-api', max: 20 });
   await requireSafeBind(pool, config);
-  const services = createServices({ pool, config, logger });
+  const tracing = await createTracing('api', logger);
+  const services = createServices({ pool, config, logger, tracing });
   services.metrics.collectDefaults();
-  const gateway = createGateway({ pool, config: readGatewayConfig(), logger, registry: services.metrics.registry });
+  const gateway = createGateway({
+    pool,
+    config: readGatewayConfig(),
+    logger,
+    registry: services.metrics.registry,
+    tracing,
+  });
   const app = createApp(services);
   const server = createServer((req, res) => {
     if (!gateway.handle(req, res)) app(req, res);
@@ -47,7 +55,7 @@ async function main(): Promise<void> {
     await services.delivery.drain();
     // Closing ends the calls of a sweep that waits for a Temporal that is away.
     await Promise.allSettled([services.temporal.close(), sweeping, services.hub.stop()]);
-    await pool.end();
+    await Promise.all([pool.end(), tracing.close()]);
   });
 }
 

@@ -1,5 +1,6 @@
 import type { Pool } from '../db/pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import type { ApiConfig } from './config.ts';
 import type { Delivery } from './delivery.ts';
 import type { EventHub } from './event-hub.ts';
@@ -16,5 +17,6 @@ export interface Services {
   hub: EventHub;
   metrics: Metrics;
   logger: Logger;
+  tracing: Tracing;
   config: ApiConfig;
 }

@@ -4,19 +4,21 @@ import { LonghaulError } from '../contracts/error-codes.ts';
 import { newId } from '../contracts/ids.ts';
 import { createPool } from '../db/pool.ts';
 import { createLogger } from '../telemetry/logger.ts';
+import { createTracing } from '../telemetry/tracing.ts';
 import { Authenticator } from './auth.ts';
 import { readGatewayProcessConfig } from './config.ts';
 import { sendError, sendJson } from './http.ts';
 import { createGateway } from './server.ts';
 
 /** The gateway as a process of its own: `/healthz` (alive), `/readyz` (database answers), `/metrics`, model routes. */
-function main(): void {
+async function main(): Promise<void> {
   const config = readGatewayProcessConfig();
   const logger = createLogger('gateway', config.logLevel);
+  const tracing = await createTracing('gateway', logger);
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-gateway', max: 20 });
-  const gateway = createGateway({ pool, config, logger, registry });
+  const gateway = createGateway({ pool, config, logger, registry, tracing });
 
   const ready = async (res: ServerResponse): Promise<void> => {
     try {
@@ -65,6 +67,7 @@ function main(): void {
     logger.info({ signal }, 'gateway stops');
     server.close();
     await gateway.close();
+    await tracing.close();
     server.closeAllConnections();
     await pool.end();
   };
@@ -72,4 +75,4 @@ function main(): void {
   process.on('SIGINT', (signal) => void stop(signal));
 }
 
-main();
+await main();

@@ -6,6 +6,7 @@ import { LIMITS } from '../contracts/limits.ts';
 import { isOutage, type Pool } from '../db/pool.ts';
 import { listScriptedCalls } from '../db/queries/scripted-calls.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { NO_TRACING, type Tracing } from '../telemetry/tracing.ts';
 import { Authenticator, mayCall } from './auth.ts';
 import { serveDirect } from './calls/direct.ts';
 import { readCallKey } from './calls/idempotency-key.ts';
@@ -23,6 +24,7 @@ import { createScriptedProvider } from './providers/scripted-provider.ts';
 import { EndpointTable, type Exchange, type Found } from './endpoints.ts';
 import { describeModel, listModels, routeModel, SCRIPTED_MODEL, type ProviderName } from './routing/models.ts';
 import { readRequestFacts, withModel, withUsageReport } from './routing/request.ts';
+import { CallTelemetry } from './trace.ts';
 
 interface GatewayDeps {
   pool: Pool;
@@ -30,6 +32,8 @@ interface GatewayDeps {
   logger: Logger;
   /** Where the gateway's metrics are registered; default: nowhere. */
   registry?: Registry;
+  /** Default: off. */
+  tracing?: Tracing;
 }
 
 /** The LLM data plane, to be mounted ahead of any framework. */
@@ -54,6 +58,7 @@ class GatewayServer implements Gateway {
   readonly #providers = new Map<ProviderName, Provider>();
   readonly #authenticator: Authenticator;
   readonly #metrics: GatewayMetrics;
+  readonly #telemetry: CallTelemetry;
   readonly #ledger: LedgerWriter;
   readonly #prices: LivePrices;
   readonly #pricesRead: Promise<void>;
@@ -72,6 +77,7 @@ class GatewayServer implements Gateway {
     this.#metrics = new GatewayMetrics(deps.registry);
     this.#prices = new LivePrices(pool, logger);
     this.#pricesRead = this.#prices.start();
+    this.#telemetry = new CallTelemetry(deps.tracing ?? NO_TRACING, deps.registry);
     this.#ledger = new LedgerWriter(pool, logger, config.timeouts.totalMs);
     this.#recorded = new RecordedCalls({
       pool,
@@ -79,6 +85,7 @@ class GatewayServer implements Gateway {
       authenticator: this.#authenticator,
       prices: this.#prices,
       metrics: this.#metrics,
+      telemetry: this.#telemetry,
       timeouts: config.timeouts,
       leaseMs: config.leaseMs,
     });
@@ -164,6 +171,7 @@ class GatewayServer implements Gateway {
       requestedModel: model,
       modelDeployment: null,
       isStream: stream,
+      traceparent: req.headers['traceparent'] as string | undefined,
       upstream: {
         protocol,
         operation,
@@ -181,7 +189,10 @@ class GatewayServer implements Gateway {
     }
     const shared = { authenticator: this.#authenticator, metrics: this.#metrics, prices: this.#prices };
     const { pool, config } = this.#deps;
-    await serveDirect({ ...shared, pool, ledger: this.#ledger, timeouts: config.timeouts }, request);
+    await serveDirect(
+      { ...shared, pool, ledger: this.#ledger, telemetry: this.#telemetry, timeouts: config.timeouts },
+      request,
+    );
   }
 
   async #models({ req, res, requestId }: Exchange): Promise<void> {

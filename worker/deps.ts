@@ -1,18 +1,17 @@
-import type { Client } from '@temporalio/client';
 import type { ActivityDeps } from '../activities/deps.ts';
 import { createSandboxProviders } from '../activities/sandbox/index.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
-import type { Pool } from '../db/pool.ts';
-import type { Logger } from '../telemetry/logger.ts';
 import type { WorkerConfig } from './config.ts';
 
 /** The composition root: everything activities need, built once. */
-export function createDeps(config: WorkerConfig, pool: Pool, temporal: Client, logger: Logger): ActivityDeps {
+export function createDeps(
+  config: WorkerConfig,
+  given: Pick<ActivityDeps, 'pool' | 'temporal' | 'logger' | 'tracing'>,
+): ActivityDeps {
+  const { logger } = given;
   const providers = createSandboxProviders({ rootDir: config.sandboxRoot, logger });
   return {
-    pool,
-    logger,
-    temporal,
+    ...given,
     taskQueue: config.taskQueue,
     gatewayUrl: config.gatewayUrl,
     sandboxOwner: config.sandboxOwner,

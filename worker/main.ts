@@ -5,9 +5,12 @@ import { createActivities } from '../activities/index.ts';
 import { createPool } from '../db/pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { createLogger } from '../telemetry/logger.ts';
+import { createTracing } from '../telemetry/tracing.ts';
 import type { WorkerConfig } from './config.ts';
 import { readConfig } from './config.ts';
 import { createDeps } from './deps.ts';
+import { traceActivity } from './tracing/interceptor.ts';
+import { TurnTracer } from './tracing/turn-tracer.ts';
 import { ensureMaintenanceSchedule, registerSearchAttributes } from './temporal-setup.ts';
 
 /** Time a worker gets to hand its activities back before it goes down. */
@@ -45,12 +48,15 @@ async function createWorker(
   const client = new Client({ connection, namespace: settings.temporal.namespace });
   const added = await registerSearchAttributes(client, settings.temporal.namespace);
   if (added.length > 0) log.info({ added }, 'search attributes registered');
+  const tracing = await createTracing('worker', log);
+  const tracer = new TurnTracer(pool, tracing, log);
   const worker = await Worker.create({
     connection: native,
     namespace: settings.temporal.namespace,
     taskQueue: settings.taskQueue,
     workflowBundle: { codePath: fileURLToPath(new URL('../workflows/bundle.cjs', import.meta.url)) },
-    activities: createActivities(createDeps(settings, pool, client, log)),
+    activities: createActivities(createDeps(settings, { pool, temporal: client, logger: log, tracing })),
+    interceptors: { activity: tracing.isOn ? [traceActivity(tracer)] : [] },
     maxConcurrentActivityTaskExecutions: settings.maxActivities,
     maxCachedWorkflows: CACHED_WORKFLOWS,
     // After a worker dies its sessions wait this long for it before any worker may take them.
@@ -76,7 +82,8 @@ async function createWorker(
   return {
     worker,
     async close() {
-      await Promise.allSettled([native.close(), connection.close(), pool.end()]);
+      await tracer.drain();
+      await Promise.allSettled([native.close(), connection.close(), pool.end(), tracing.close()]);
     },
   };
 }

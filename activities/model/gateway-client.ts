@@ -23,6 +23,8 @@ export interface ModelCall {
   model: string;
   prompt: Prompt;
   live: LiveText;
+  /** W3C context of the turn this call belongs to. */
+  traceparent: string;
   signal: AbortSignal;
 }
 
@@ -77,6 +79,7 @@ async function post(call: ModelCall, path: string, body: object): Promise<Awaite
         'content-type': 'application/json',
         'anthropic-version': '2023-06-01',
         'idempotency-key': call.idempotencyKey,
+        traceparent: call.traceparent,
       },
       body: JSON.stringify(body),
     });

@@ -18,6 +18,7 @@ import { callModel, cancelModelCall } from './gateway-client.ts';
 import { LivePublisher } from './live-text.ts';
 import { buildPrompt } from './prompt.ts';
 import { recordAnswer, recordedResult } from './record.ts';
+import { turnContext } from './trace-context.ts';
 import { storable } from './storable.ts';
 import type { SessionKeys } from './session-keys.ts';
 import type { ModelAnswer } from './stream.ts';
@@ -84,7 +85,11 @@ async function ask(
   model: string,
   signal: AbortSignal,
 ): Promise<ModelAnswer> {
-  const [prompt, key] = await Promise.all([buildPrompt(deps.pool, session.id, session.agent), keys.keyOf(session)]);
+  const [prompt, key, traceparent] = await Promise.all([
+    buildPrompt(deps.pool, session.id, session.agent),
+    keys.keyOf(session),
+    turnContext(deps, at),
+  ]);
   const live = new LivePublisher(deps.pool, session.id, textEventIds(at));
   const call = {
     gatewayUrl: deps.gatewayUrl,
@@ -93,6 +98,7 @@ async function ask(
     model,
     prompt,
     live,
+    traceparent,
     signal,
   };
   try {

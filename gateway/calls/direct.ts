@@ -4,6 +4,7 @@ import type { Authenticator } from '../auth.ts';
 import { checkBudget } from '../budget.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
+import type { CallTelemetry } from '../trace.ts';
 import { endWithFailure } from './broadcast.ts';
 import type { PriceBook } from '../prices/price-book.ts';
 import { ledgerEntry, type LedgerWriter } from './ledger-writer.ts';
@@ -17,6 +18,7 @@ interface DirectDeps {
   prices: PriceBook;
   ledger: LedgerWriter;
   metrics: GatewayMetrics;
+  telemetry: CallTelemetry;
   timeouts: GatewayTimeouts;
 }
 
@@ -58,7 +60,9 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
   );
   if (request.upstream.operation === 'generate') {
     const facts = { ...request, provider: request.provider.name, place: undefined };
-    deps.ledger.write(ledgerEntry(deps.prices, facts, outcome));
+    const entry = ledgerEntry(deps.prices, facts, outcome);
+    deps.ledger.write(entry);
+    deps.telemetry.ended(request, entry, outcome);
   }
   if (outcome.failure === undefined) res.end();
   else {

@@ -17,6 +17,8 @@ export interface ModelRequest {
   /** The configured deployment that answers; null for one that is known by the environment alone. */
   modelDeployment: string | null;
   isStream: boolean;
+  /** The caller's W3C trace context, as it came. */
+  traceparent: string | undefined;
   upstream: ProviderRequest;
 }
 

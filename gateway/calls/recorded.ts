@@ -22,6 +22,7 @@ import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
 import type { PriceBook } from '../prices/price-book.ts';
 import { errorBody, errorHeaders, REQUEST_ID_HEADER } from '../protocol.ts';
+import type { CallTelemetry } from '../trace.ts';
 import { Broadcast } from './broadcast.ts';
 import type { CallKey } from './idempotency-key.ts';
 import { ledgerEntry, throughOutages } from './ledger-writer.ts';
@@ -34,6 +35,7 @@ interface RecordedDeps {
   prices: PriceBook;
   logger: Logger;
   metrics: GatewayMetrics;
+  telemetry: CallTelemetry;
   timeouts: GatewayTimeouts;
   leaseMs: number;
 }
@@ -217,6 +219,8 @@ export class RecordedCalls {
         return isMine;
       }),
     );
+    // An answer that came too late is not the key's answer, so it is not shown under the key's name.
+    this.#deps.telemetry.ended(request, isAnswered && !isRecorded ? { ...entry, error: 'superseded' } : entry, outcome);
     if (outcome.failure !== undefined) broadcast.fail(outcome.failure, outcome.failureWasStreamed);
     else if (isRecorded) broadcast.finish();
     else broadcast.fail({ error: await this.#whyLost(key.stored) });

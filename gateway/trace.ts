@@ -1,0 +1,154 @@
+import { Histogram, Registry } from 'prom-client';
+import type { LedgerEntry } from '../db/queries/ledger.ts';
+import { GEN_AI, GENERAL, LONGHAUL, METRIC, OPERATION, TOKEN_TYPE, prometheusName } from '../telemetry/genai-names.ts';
+import { callSpanId, parseTraceparent, sessionSpan, traceIdOf, turnSpan } from '../telemetry/trace-ids.ts';
+import type { Attributes, FinishedSpan, Tracing } from '../telemetry/tracing.ts';
+import type { CallOutcome } from './calls/run-call.ts';
+import type { ModelRequest } from './calls/model-request.ts';
+
+/** What OpenTelemetry's GenAI conventions want told of each model call: one span and three metrics. Nothing waits for it. */
+export class CallTelemetry {
+  readonly #tracing: Tracing;
+  readonly #metrics: GenAiMetrics;
+
+  constructor(tracing: Tracing, registry: Registry = new Registry()) {
+    this.#tracing = tracing;
+    this.#metrics = new GenAiMetrics(registry);
+  }
+
+  /** A call has ended; `entry` is its ledger row, also when none is written. */
+  ended(request: ModelRequest, entry: LedgerEntry, outcome: CallOutcome): void {
+    this.#metrics.ended(request, entry, outcome);
+    if (!this.#tracing.isOn) return;
+    const endMs = Date.now();
+    this.#tracing.record({
+      ...placeOf(request, entry),
+      name: `${OPERATION.chat} ${entry.requestedModel}`,
+      kind: 'client',
+      startMs: endMs - outcome.latencyMs,
+      endMs,
+      errorType: entry.error ?? undefined,
+      attributes: { ...attributesOf(entry), ...timing(request, outcome) },
+    });
+  }
+}
+
+const [OPERATION_LABEL, PROVIDER_LABEL, MODEL_LABEL, TOKEN_LABEL] = [
+  labelOf(GEN_AI.operation),
+  labelOf(GEN_AI.provider),
+  labelOf(GEN_AI.requestModel),
+  labelOf(TOKEN_TYPE),
+] as const;
+
+class GenAiMetrics {
+  readonly #duration: Histogram;
+  readonly #firstChunk: Histogram;
+  readonly #tokens: Histogram;
+
+  constructor(registry: Registry) {
+    const make = (metric: (typeof METRIC)[keyof typeof METRIC], help: string, more: string[]): Histogram =>
+      new Histogram({
+        name: prometheusName(metric),
+        help,
+        labelNames: [OPERATION_LABEL, PROVIDER_LABEL, MODEL_LABEL, ...more],
+        buckets: [...metric.buckets],
+        registers: [registry],
+      });
+    this.#duration = make(METRIC.operationDuration, 'GenAI operation duration', ['error_type']);
+    this.#firstChunk = make(METRIC.timeToFirstChunk, 'Time to the first chunk of a streamed answer', []);
+    this.#tokens = make(METRIC.tokenUsage, 'Tokens of a call; input includes cached ones', [TOKEN_LABEL]);
+  }
+
+  ended(request: ModelRequest, entry: LedgerEntry, outcome: CallOutcome): void {
+    const labels = {
+      [OPERATION_LABEL]: OPERATION.chat,
+      [PROVIDER_LABEL]: entry.provider,
+      // Models without a price share one label: their names come from callers.
+      [MODEL_LABEL]: entry.costMicros === null ? 'other' : entry.model,
+    };
+    this.#duration.observe({ ...labels, error_type: entry.error ?? '' }, outcome.latencyMs / 1_000);
+    if (request.isStream && outcome.ttftMs !== null) this.#firstChunk.observe(labels, outcome.ttftMs / 1_000);
+    if (entry.usageBasis === 'none') return;
+    this.#tokens.observe({ ...labels, [TOKEN_LABEL]: 'input' }, allInputTokens(entry));
+    this.#tokens.observe({ ...labels, [TOKEN_LABEL]: 'output' }, entry.usage.outputTokens);
+  }
+}
+
+function labelOf(attribute: string): string {
+  return attribute.replaceAll('.', '_');
+}
+
+/** The conventions count cached tokens as input; our ledger keeps them apart. */
+function allInputTokens({ usage }: LedgerEntry): number {
+  return usage.inputTokens + usage.cacheReadTokens + cacheWriteTokens(usage);
+}
+
+function cacheWriteTokens(usage: LedgerEntry['usage']): number {
+  return usage.cacheWrite5mTokens + usage.cacheWrite1hTokens;
+}
+
+/**
+ * Inside a session everything is in the session's own trace; a caller's context from another trace becomes a link. Outside of
+ * one, a call continues the caller's trace.
+ */
+function placeOf(
+  request: ModelRequest,
+  entry: LedgerEntry,
+): Pick<FinishedSpan, 'traceId' | 'spanId' | 'parentSpanId' | 'links' | 'parentIsUnsampled'> {
+  const spanId = callSpanId(entry);
+  const remote = parseTraceparent(request.traceparent);
+  const { sessionId } = entry.attribution;
+  if (sessionId === null) {
+    if (remote === undefined) return { traceId: traceIdOf(entry.id), spanId };
+    return { traceId: remote.traceId, spanId, parentSpanId: remote.spanId, parentIsUnsampled: !remote.sampled };
+  }
+  const traceId = traceIdOf(sessionId);
+  if (remote?.traceId === traceId) return { traceId, spanId, parentSpanId: remote.spanId };
+  const parent = entry.turn === null ? sessionSpan(sessionId) : turnSpan(sessionId, entry.turn, 0);
+  return { traceId, spanId, parentSpanId: parent.spanId, links: remote === undefined ? [] : [remote] };
+}
+
+function attributesOf(entry: LedgerEntry): Attributes {
+  const { usage, attribution } = entry;
+  return {
+    [GEN_AI.operation]: OPERATION.chat,
+    [GEN_AI.provider]: entry.provider,
+    [GEN_AI.requestModel]: entry.requestedModel,
+    [GEN_AI.responseModel]: entry.model,
+    [GEN_AI.conversationId]: attribution.sessionId,
+    [GEN_AI.agentId]: attribution.agentId,
+    [GEN_AI.agentVersion]: attribution.agentVersion === null ? null : String(attribution.agentVersion),
+    [GEN_AI.inputTokens]: allInputTokens(entry),
+    [GEN_AI.outputTokens]: usage.outputTokens,
+    [GEN_AI.cacheReadTokens]: usage.cacheReadTokens,
+    [GEN_AI.cacheCreationTokens]: cacheWriteTokens(usage),
+    [GEN_AI.reasoningTokens]: usage.reasoningTokens,
+    [GENERAL.userId]: attribution.userId,
+    [GENERAL.httpStatus]: entry.httpStatus,
+    [LONGHAUL.teamId]: attribution.teamId,
+    [LONGHAUL.rootSessionId]: attribution.rootSessionId,
+    [LONGHAUL.deploymentId]: attribution.deploymentId,
+    [LONGHAUL.harness]: attribution.harness,
+    [LONGHAUL.runtime]: attribution.runtime,
+    [LONGHAUL.repo]: attribution.repo,
+    [LONGHAUL.labels]: attribution.labels.length === 0 ? null : attribution.labels,
+    [LONGHAUL.trigger]: attribution.trigger,
+    [LONGHAUL.turn]: entry.turn,
+    [LONGHAUL.step]: entry.step,
+    [LONGHAUL.callId]: entry.id,
+    [LONGHAUL.modelDeployment]: entry.modelDeployment,
+    [LONGHAUL.protocol]: entry.protocol,
+    [LONGHAUL.costMicros]: entry.costMicros,
+    [LONGHAUL.usageBasis]: entry.usageBasis,
+  };
+}
+
+function timing(request: ModelRequest, outcome: CallOutcome): Attributes {
+  const { ttftMs, latencyMs } = outcome;
+  if (!request.isStream) return { [GEN_AI.requestStream]: false };
+  return {
+    [GEN_AI.requestStream]: true,
+    [GEN_AI.timeToFirstChunk]: ttftMs === null ? null : ttftMs / 1_000,
+    [LONGHAUL.generationSeconds]: ttftMs === null ? null : Math.max(0, latencyMs - ttftMs) / 1_000,
+  };
+}
