@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { Registry, collectDefaultMetrics } from 'prom-client';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { newId } from '../contracts/ids.ts';
-import { createPool } from '../db/pool.ts';
+import { createPool, type Pool } from '../db/pool.ts';
 import { createLogger } from '../telemetry/logger.ts';
 import { createTracing } from '../telemetry/tracing.ts';
 import { Authenticator } from './auth.ts';
@@ -20,14 +20,6 @@ async function main(): Promise<void> {
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-gateway', max: 20 });
   const gateway = createGateway({ pool, config, logger, registry, tracing });
 
-  const ready = async (res: ServerResponse): Promise<void> => {
-    try {
-      await pool.query('SELECT 1');
-      sendJson(res, 200, {}, { status: 'ready' });
-    } catch {
-      sendJson(res, 503, {}, { status: 'database_unavailable' });
-    }
-  };
   const authenticator = new Authenticator(pool);
   const metrics = async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
     try {
@@ -44,7 +36,7 @@ async function main(): Promise<void> {
   const server = createServer((req, res) => {
     if (gateway.handle(req, res)) return;
     if (req.method === 'GET' && req.url === '/healthz') sendJson(res, 200, {}, { status: 'ok' });
-    else if (req.method === 'GET' && req.url === '/readyz') void ready(res);
+    else if (req.method === 'GET' && req.url === '/readyz') void answerReady(pool, res);
     else if (req.method === 'GET' && req.url === '/metrics') void metrics(req, res);
     else {
       const error = new LonghaulError(
@@ -73,6 +65,15 @@ async function main(): Promise<void> {
   };
   process.on('SIGTERM', (signal) => void stop(signal));
   process.on('SIGINT', (signal) => void stop(signal));
+}
+
+async function answerReady(pool: Pool, res: ServerResponse): Promise<void> {
+  try {
+    await pool.query('SELECT 1');
+    sendJson(res, 200, {}, { status: 'ready' });
+  } catch {
+    sendJson(res, 503, {}, { status: 'database_unavailable' });
+  }
 }
 
 await main();

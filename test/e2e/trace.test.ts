@@ -106,7 +106,9 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
   });
 
   it('is cut where a person is waited for, and linked', async () => {
-    const sessionId = await driver.open([{ tools: [bash(recorded('asked'))] }, { text: 'done' }], { policy: 'always_ask' });
+    const sessionId = await driver.open([{ tools: [bash(recorded('asked'))] }, { text: 'done' }], {
+      policy: 'always_ask',
+    });
     const approval = await driver.pendingApproval(sessionId);
     // Nobody needs to decide for the first part to be there.
     await untilSpans(sessionId, /^invoke_agent/, 1);

@@ -6,6 +6,7 @@ import { bundleWorkflowCode, DefaultLogger, NativeConnection, Runtime, Worker } 
 import { createActivities } from '../../activities/index.ts';
 import type { ActivityDeps } from '../../activities/deps.ts';
 import { createLogger } from '../../telemetry/logger.ts';
+import { NO_TRACING } from '../../telemetry/tracing.ts';
 import { createDeps } from '../../worker/deps.ts';
 import { registerSearchAttributes } from '../../worker/temporal-setup.ts';
 import type { TestApi } from '../api/support.ts';
@@ -52,9 +53,12 @@ export async function workerBed(api: TestApi): Promise<WorkerBed> {
       maxActivities: 20,
       maintenanceEveryMs: 3_600_000,
     },
-    api.pool,
-    client,
-    createLogger('test-worker', process.env['LONGHAUL_TEST_LOG'] ?? 'silent'),
+    {
+      pool: api.pool,
+      temporal: client,
+      logger: createLogger('test-worker', process.env['LONGHAUL_TEST_LOG'] ?? 'silent'),
+      tracing: NO_TRACING,
+    },
   );
   const connection = await NativeConnection.connect({ address: temporalAddress() });
   let running: { worker: Worker; ended: Promise<void> } | undefined;
