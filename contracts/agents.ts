@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { promptCaching, promptCachingParam, responseCache, responseCacheParam } from './agent-cache.ts';
 import { BUILTIN_TOOL_NAMES } from './definitions.ts';
 import { descriptionField, metadata, metadataPatch, nameField, notSupportedYet, time } from './fields.ts';
 import { LIMITS } from './limits.ts';
@@ -53,6 +54,7 @@ export type ToolParam = z.infer<typeof toolsParam>[number];
 export type ModelParam = z.infer<typeof modelParam>;
 
 const systemField = z.string().max(LIMITS.systemPromptChars).nullable().optional();
+const cacheFields = { prompt_caching: promptCachingParam.nullish(), response_cache: responseCacheParam.nullish() };
 const unsupported = {
   mcp_servers: notSupportedYet(),
   skills: notSupportedYet(),
@@ -74,6 +76,7 @@ export const agentCreate = z
     tools: toolsParam.optional(),
     metadata: metadata.optional(),
     harness: z.literal('native').optional().meta({ description: 'The loop that drives the model' }),
+    ...cacheFields,
     ...unsupported,
   })
   .meta({ id: 'AgentCreate' });
@@ -94,6 +97,7 @@ export const agentUpdate = z
     system: systemField,
     tools: toolsParam.nullish(),
     metadata: metadataPatch,
+    ...cacheFields,
     ...unsupported,
   })
   .meta({ id: 'AgentUpdate' });
@@ -117,6 +121,8 @@ const agentFields = {
   multiagent: z.null(),
   execution_identity: z.object({ type: z.literal('service_account') }),
   harness: z.literal('native'),
+  prompt_caching: promptCaching,
+  response_cache: responseCache.nullable(),
 };
 /** The definition a session was made with. */
 export const sessionAgent = z.object(agentFields).meta({ id: 'SessionAgent' });

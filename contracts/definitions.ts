@@ -1,4 +1,5 @@
 /** Zod-free types of stored JSON: what the API resolved and validated, what activities read. */
+import type { PromptCaching, ResponseCaching } from './caching.ts';
 import type { PermissionPolicy } from './states.ts';
 
 export type BuiltinToolName = 'bash' | 'read' | 'write' | 'edit' | 'glob' | 'grep' | 'web_fetch';
@@ -55,6 +56,9 @@ export interface AgentDefinition {
   metadata: Record<string, string>;
   /** Longhaul's own field; only `native` runs until the harness drivers land. */
   harness: 'native';
+  /** Longhaul's own fields; absent: what the harness does by itself, and no response cache. */
+  prompt_caching?: PromptCaching;
+  response_cache?: ResponseCaching;
 }
 
 /** `environments.config`. */

@@ -71,4 +71,11 @@ export const LIMITS = {
   modelFirstByteMs: 120_000,
   modelIdleMs: 120_000,
   modelTotalMs: 20 * 60_000,
+
+  /** Caches */
+  cacheableRequestBytes: 4 * 1024 * 1024,
+  cachedAnswerBytes: 1024 * 1024,
+  cachedAnswers: 100_000,
+  contentCacheTtlMs: 7 * 24 * 3_600_000,
+  promptPrefixesPerVersion: 20,
 } as const;

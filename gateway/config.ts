@@ -1,3 +1,4 @@
+import { readCacheConfig, type CacheConfig } from './cache/config.ts';
 import { LIMITS } from '../contracts/limits.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 
@@ -24,6 +25,7 @@ export interface GatewayConfig {
   timeouts: GatewayTimeouts;
   /** How long a process that died is still believed to be making its recorded calls. */
   leaseMs: number;
+  cache: CacheConfig;
 }
 
 /** What the gateway needs when it runs as its own process. */
@@ -52,6 +54,7 @@ export function readGatewayConfig(env: Environment = process.env): GatewayConfig
       totalMs: LIMITS.modelTotalMs,
     },
     leaseMs: wholeNumber(env, 'LONGHAUL_GATEWAY_LEASE_MS', 5_000),
+    cache: readCacheConfig(env),
   };
 }
 

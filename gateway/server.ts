@@ -8,8 +8,9 @@ import { listScriptedCalls } from '../db/queries/scripted-calls.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { NO_TRACING, type Tracing } from '../telemetry/tracing.ts';
 import { Authenticator, mayCall } from './auth.ts';
+import { Caches } from './cache/caches.ts';
 import { serveDirect } from './calls/direct.ts';
-import { readCallKey } from './calls/idempotency-key.ts';
+import { readCallKey, type CallKey } from './calls/idempotency-key.ts';
 import { LedgerWriter } from './calls/ledger-writer.ts';
 import type { ModelRequest } from './calls/model-request.ts';
 import { RecordedCalls } from './calls/recorded.ts';
@@ -63,6 +64,7 @@ class GatewayServer implements Gateway {
   readonly #prices: LivePrices;
   readonly #pricesRead: Promise<void>;
   readonly #recorded: RecordedCalls;
+  readonly #caches: Caches;
   readonly #endpoints: EndpointTable;
 
   constructor(deps: GatewayDeps) {
@@ -89,6 +91,7 @@ class GatewayServer implements Gateway {
       timeouts: config.timeouts,
       leaseMs: config.leaseMs,
     });
+    this.#caches = new Caches({ pool, logger, config, ledger: this.#ledger, registry: deps.registry });
     this.#endpoints = this.#listEndpoints();
   }
 
@@ -123,6 +126,7 @@ class GatewayServer implements Gateway {
   async close(graceMs: number = CLOSE_GRACE_MS): Promise<void> {
     await this.#recorded.close(graceMs);
     await Promise.all(Array.from(this.#providers.values(), (provider) => provider.close()));
+    await this.#caches.close();
     await this.#ledger.drain();
     await this.#prices.close();
   }
@@ -183,10 +187,13 @@ class GatewayServer implements Gateway {
       },
     };
     const key = req.headers['idempotency-key'];
-    if (operation === 'generate' && typeof key === 'string') {
-      await this.#recorded.serve(request, readCallKey(caller, key));
-      return;
-    }
+    const callKey = operation === 'generate' && typeof key === 'string' ? readCallKey(caller, key) : undefined;
+    await this.#caches.serve(req.headers, request, callKey, (ready) => this.#call(ready, callKey));
+  }
+
+  /** Makes the call, as its own or as that of its idempotency key. */
+  async #call(request: ModelRequest, callKey: CallKey | undefined): Promise<void> {
+    if (callKey !== undefined) return this.#recorded.serve(request, callKey);
     const shared = { authenticator: this.#authenticator, metrics: this.#metrics, prices: this.#prices };
     const { pool, config } = this.#deps;
     await serveDirect(

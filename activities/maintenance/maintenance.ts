@@ -1,3 +1,4 @@
+import { deleteOldAnswers } from '../../db/queries/cached-answers.ts';
 import { deleteOldResponses } from '../../db/queries/idempotency.ts';
 import { deleteOldModelCalls } from '../../db/queries/retention.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
@@ -29,7 +30,8 @@ export function maintenanceActivities(deps: ActivityDeps): MaintenanceActivities
       asFailure(async () => {
         const responses = await deleteOldResponses(deps.pool, 1_000);
         const calls = await deleteOldModelCalls(deps.pool, 1_000);
-        return { deleted: responses + calls };
+        const answers = await deleteOldAnswers(deps.pool, 1_000);
+        return { deleted: responses + calls + answers };
       }),
   };
 }

@@ -1,3 +1,4 @@
+import { placeBreakpoints, type PromptCaching } from '../../contracts/caching.ts';
 import type { Usage } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { AssistantBlock } from '../../db/queries/turns.ts';
@@ -5,32 +6,19 @@ import type { Prompt } from './prompt.ts';
 import type { LiveText, ModelAnswer } from './stream.ts';
 import { NO_USAGE, parseToolInput, textOr } from './stream.ts';
 
-const EPHEMERAL = { type: 'ephemeral' } as const;
 const MAX_OUTPUT_TOKENS = 16_384;
 
-/** The body of POST /v1/messages; cache breakpoints after tools, system and the newest message (at most four). */
-export function messagesBody(model: string, prompt: Prompt): Record<string, unknown> {
-  const lastTool = prompt.tools.length - 1;
-  const lastMessage = prompt.messages.length - 1;
-  return {
+/** The body of POST /v1/messages, with cache breakpoints where the agent wants them. */
+export function messagesBody(model: string, prompt: Prompt, caching: PromptCaching): Record<string, unknown> {
+  const body = {
     model,
     max_tokens: MAX_OUTPUT_TOKENS,
     stream: true,
-    ...(prompt.tools.length === 0
-      ? {}
-      : {
-          tools: prompt.tools.map((tool, index) => (index === lastTool ? { ...tool, cache_control: EPHEMERAL } : tool)),
-        }),
-    ...(prompt.system === '' ? {} : { system: [{ type: 'text', text: prompt.system, cache_control: EPHEMERAL }] }),
-    messages: prompt.messages.map((message, index) => ({
-      role: message.role,
-      content: index === lastMessage ? withBreakpoint(message.content) : message.content,
-    })),
+    ...(prompt.tools.length === 0 ? {} : { tools: prompt.tools }),
+    ...(prompt.system === '' ? {} : { system: [{ type: 'text', text: prompt.system }] }),
+    messages: prompt.messages,
   };
-}
-
-function withBreakpoint(content: readonly object[]): object[] {
-  return content.map((block, index) => (index === content.length - 1 ? { ...block, cache_control: EPHEMERAL } : block));
+  return caching.type === 'off' ? body : placeBreakpoints(body, caching.ttl);
 }
 
 interface OpenBlock {

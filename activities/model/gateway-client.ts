@@ -1,10 +1,12 @@
 import { createParser } from 'eventsource-parser';
 import { Agent, request } from 'undici';
+import { PROMPT_PREFIX_HEADER, type PromptCaching } from '../../contracts/caching.ts';
 import type { ErrorCode } from '../../contracts/error-codes.ts';
 import { ERROR_CATALOGUE, LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { chatBody, ChatReader } from './openai-chat.ts';
 import { messagesBody, MessagesReader } from './anthropic-messages.ts';
+import { prefixHeader } from './prefix.ts';
 import type { Prompt } from './prompt.ts';
 import type { LiveText, ModelAnswer } from './stream.ts';
 
@@ -22,6 +24,7 @@ export interface ModelCall {
   idempotencyKey: string;
   model: string;
   prompt: Prompt;
+  caching: PromptCaching;
   live: LiveText;
   /** W3C context of the turn this call belongs to. */
   traceparent: string;
@@ -37,7 +40,7 @@ function speaksChat(model: string): boolean {
 export async function callModel(call: ModelCall): Promise<ModelAnswer> {
   const chat = speaksChat(call.model);
   const reader = chat ? new ChatReader(call.live) : new MessagesReader(call.live);
-  const body = chat ? chatBody(call.model, call.prompt) : messagesBody(call.model, call.prompt);
+  const body = chat ? chatBody(call.model, call.prompt) : messagesBody(call.model, call.prompt, call.caching);
   const response = await post(call, chat ? '/v1/chat/completions' : '/v1/messages', body);
   if (response.statusCode !== 200) throw await refusal(response);
   const decoder = new TextDecoder();
@@ -80,6 +83,7 @@ async function post(call: ModelCall, path: string, body: object): Promise<Awaite
         'anthropic-version': '2023-06-01',
         'idempotency-key': call.idempotencyKey,
         traceparent: call.traceparent,
+        [PROMPT_PREFIX_HEADER]: prefixHeader(call.prompt),
       },
       body: JSON.stringify(body),
     });

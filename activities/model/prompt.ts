@@ -21,6 +21,8 @@ export interface ToolResultBlock {
 export interface Prompt {
   tools: ToolDefinition[];
   system: string;
+  /** Named here, with their text in `system`: which of them, and which version. */
+  skills: AgentDefinition['skills'];
   messages: PromptMessage[];
 }
 
@@ -48,6 +50,7 @@ export async function buildPrompt(db: Queryable, sessionId: string, agent: Agent
   return {
     tools,
     system: [agent.system ?? '', hasHands ? WORKSPACE_NOTE : ''].filter((part) => part !== '').join('\n\n'),
+    skills: agent.skills,
     messages: mergeNeighbours(messages),
   };
 }

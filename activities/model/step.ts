@@ -1,4 +1,5 @@
 import { ApplicationFailure, Context } from '@temporalio/activity';
+import { DEFAULT_PROMPT_CACHING } from '../../contracts/caching.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { stepKey } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -97,6 +98,7 @@ async function ask(
     idempotencyKey: stepKey(at.sessionId, at.turn, at.step),
     model,
     prompt,
+    caching: session.agent.prompt_caching ?? DEFAULT_PROMPT_CACHING,
     live,
     traceparent,
     signal,

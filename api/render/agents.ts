@@ -1,4 +1,5 @@
 import type { AgentResource, SessionAgentResource } from '../../contracts/agents.ts';
+import { DEFAULT_PROMPT_CACHING } from '../../contracts/caching.ts';
 import type { AgentDefinition } from '../../contracts/definitions.ts';
 import type { AgentRow } from '../../db/queries/agents.ts';
 import { isoOrNull } from './times.ts';
@@ -34,5 +35,7 @@ export function renderDefinition(agent: {
     multiagent: definition.multiagent,
     execution_identity: { type: 'service_account' },
     harness: definition.harness,
+    prompt_caching: definition.prompt_caching ?? DEFAULT_PROMPT_CACHING,
+    response_cache: definition.response_cache ?? null,
   };
 }

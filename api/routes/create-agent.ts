@@ -1,5 +1,6 @@
 import { agent, agentCreate } from '../../contracts/agents.ts';
 import { insertAgent } from '../../db/queries/agents.ts';
+import { resolveCaching } from '../caching.ts';
 import { resolveModel, resolveTools } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
 import { renderAgent } from '../render/agents.ts';
@@ -26,6 +27,7 @@ export const createAgent = endpoint({
         multiagent: null,
         metadata: body.metadata ?? {},
         harness: 'native',
+        ...resolveCaching(body),
       },
     );
     return renderAgent(row);

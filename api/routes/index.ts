@@ -12,6 +12,7 @@ import { decideApproval } from './decide-approval.ts';
 import { deleteEnvironment } from './delete-environment.ts';
 import { deletePrice } from './delete-price.ts';
 import { deleteSession } from './delete-session.ts';
+import { getAgentCache } from './get-agent-cache.ts';
 import { getAgent } from './get-agent.ts';
 import { getApproval } from './get-approval.ts';
 import { getDeploymentRun } from './get-deployment-run.ts';
@@ -59,6 +60,7 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   updateAgent,
   archiveAgent,
   listAgentVersions,
+  getAgentCache,
   createEnvironment,
   listEnvironments,
   getEnvironment,

@@ -4,6 +4,7 @@ import { agent, agentPath, agentUpdate } from '../../contracts/agents.ts';
 import type { AgentDefinition } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { insertAgentVersion, lockAgent } from '../../db/queries/agents.ts';
+import { resolveCaching, withoutCaching } from '../caching.ts';
 import { patchMetadata, patchText, resolveModel, resolveTools } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
 import { renderAgent } from '../render/agents.ts';
@@ -32,12 +33,13 @@ export const updateAgent = endpoint({
 
 function applyEdit(before: AgentDefinition, edit: AgentUpdate): AgentDefinition {
   return {
-    ...before,
+    ...withoutCaching(before),
     name: edit.name ?? before.name,
     description: patchText(before.description, edit.description),
     model: edit.model === undefined ? before.model : resolveModel(edit.model),
     system: patchText(before.system, edit.system),
     tools: edit.tools === undefined ? before.tools : resolveTools(edit.tools ?? []),
     metadata: patchMetadata(before.metadata, edit.metadata),
+    ...resolveCaching(edit, before),
   };
 }

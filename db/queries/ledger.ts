@@ -20,6 +20,8 @@ export interface LedgerEntry {
   /** null: the model has no price. */
   costMicros: number | null;
   usageBasis: 'reported' | 'estimated' | 'none';
+  /** The answer was given before, and is given again for nothing. */
+  cache?: 'hit';
   ttftMs: number | null;
   latencyMs: number;
   httpStatus: number | null;
@@ -63,6 +65,7 @@ const COLUMNS = [
   'latency_ms',
   'http_status',
   'error',
+  'cache',
 ] as const;
 type Column = (typeof COLUMNS)[number];
 
@@ -159,5 +162,6 @@ function rowOf(entry: LedgerEntry): Record<Column, unknown> {
     latency_ms: entry.latencyMs,
     http_status: entry.httpStatus,
     error: entry.error,
+    cache: entry.cache ?? null,
   };
 }

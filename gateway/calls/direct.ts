@@ -58,6 +58,7 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
     outcome.served?.provider ?? request.provider.name,
     outcome,
   );
+  request.onUsage?.(outcome.usage);
   if (request.upstream.operation === 'generate') {
     const facts = { ...request, provider: request.provider.name, place: undefined };
     const entry = ledgerEntry(deps.prices, facts, outcome);

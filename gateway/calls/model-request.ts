@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import type { Usage } from '../../contracts/definitions.ts';
 import type { Caller } from '../auth.ts';
 import type { Protocol } from '../protocol.ts';
 import type { Provider, ProviderRequest } from '../providers/port.ts';
@@ -20,6 +21,8 @@ export interface ModelRequest {
   /** The caller's W3C trace context, as it came. */
   traceparent: string | undefined;
   upstream: ProviderRequest;
+  /** Told what the call used, once, when it has ended. */
+  onUsage?: (usage: Usage) => void;
 }
 
 /** Header that tells a caller its answer was made for an earlier request. */

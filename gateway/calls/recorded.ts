@@ -205,6 +205,7 @@ export class RecordedCalls {
   async #settle(request: ModelRequest, key: CallKey, broadcast: Broadcast, outcome: CallOutcome): Promise<void> {
     const served = outcome.served;
     this.#deps.metrics.ended(served?.model ?? request.model, served?.provider ?? request.provider.name, outcome);
+    request.onUsage?.(outcome.usage);
     const entry = ledgerEntry(
       this.#deps.prices,
       { ...request, provider: request.provider.name, place: key.place },
@@ -259,7 +260,7 @@ export class RecordedCalls {
  * A step's place says what is asked: another build of the worker may word the same step differently in the middle of a
  * rolling upgrade, and must get the answer that was paid. Other keys are the caller's own and bound to the body.
  */
-function digestOf({ protocol, upstream }: ModelRequest, key: CallKey): string {
+export function digestOf({ protocol, upstream }: ModelRequest, key: CallKey): string {
   if (key.place !== undefined) return `step ${protocol}`;
   return createHash('sha256').update(`${protocol}\n`).update(upstream.body).digest('hex');
 }

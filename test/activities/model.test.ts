@@ -37,6 +37,7 @@ const PROMPT: Prompt = {
     { name: 'read', description: 'reads', input_schema: { type: 'object' } },
   ],
   system: 'Be brief.',
+  skills: [],
   messages: [
     { role: 'user', content: [{ type: 'text', text: 'one' }] },
     {
@@ -92,9 +93,10 @@ describe('tools and permissions', () => {
 
 describe('the Messages protocol', () => {
   it('puts static parts first and at most four cache breakpoints', () => {
-    const body = messagesBody('claude-x', PROMPT);
+    const body = messagesBody('claude-x', PROMPT, { type: 'auto', ttl: '5m' });
     expect(Object.keys(body).indexOf('tools')).toBeLessThan(Object.keys(body).indexOf('messages'));
-    expect(JSON.stringify(body).match(/cache_control/g)).toHaveLength(3);
+    expect(JSON.stringify(body).match(/cache_control/g)).toHaveLength(4);
+    expect(JSON.stringify(messagesBody('claude-x', PROMPT, { type: 'off' }))).not.toContain('cache_control');
     const tools = body['tools'] as { cache_control?: unknown }[];
     expect(tools.map((tool) => tool.cache_control !== undefined)).toEqual([false, true]);
   });

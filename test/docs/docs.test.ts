@@ -52,9 +52,18 @@ const code = (cell: string | undefined): string[] =>
   [...(cell ?? '').matchAll(/`([^`]+)`/g)].map(([, word = '']) => word);
 
 function configFiles(): string[] {
-  return readdirSync(ROOT, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && existsSync(path.join(ROOT, entry.name, 'config.ts')))
-    .map((entry) => path.join(entry.name, 'config.ts'));
+  const folders = readdirSync(ROOT, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && !['node_modules', 'dist'].includes(entry.name))
+    .map((entry) => entry.name);
+  // A process's config may be made of those of its parts.
+  const parts = folders.flatMap((folder) =>
+    readdirSync(path.join(ROOT, folder), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => path.join(folder, entry.name)),
+  );
+  return [...folders, ...parts]
+    .map((folder) => path.join(folder, 'config.ts'))
+    .filter((file) => existsSync(path.join(ROOT, file)));
 }
 
 /** Names in quotes (`env['NAME']`, `text('NAME')`) and keys of a schema. */
