@@ -7,7 +7,7 @@ import type { Client } from '@temporalio/client';
 import { assertNever } from '../contracts/states.ts';
 import type { Pool } from '../db/pool.ts';
 import { withTransaction } from '../db/pool.ts';
-import type { DeploymentRunRow } from '../db/queries/deployment-runs.ts';
+import type { DeploymentRunRow, OpenRun } from '../db/queries/deployment-runs.ts';
 import { findRunOfSession } from '../db/queries/deployment-runs.ts';
 import type { InputRow } from '../db/queries/inputs.ts';
 import { endInputs, markDelivered } from '../db/queries/inputs.ts';
@@ -18,7 +18,7 @@ import { sessionWorkflowId } from '../workflows/ids.ts';
 import type { DeploymentRunArgs, SessionArgs } from '../workflows/messages.ts';
 import { approve, interrupt, stop, submit, terminate } from '../workflows/messages.ts';
 import { inputMessage, sessionStart } from '../workflows/start.ts';
-import { endOrphan, releaseLost, workflowState } from './lost-workflow.ts';
+import { endLostRun, endOrphan, releaseLost, workflowState } from './lost-workflow.ts';
 import type { Metrics } from './metrics.ts';
 import type { Temporal } from './temporal.ts';
 
@@ -82,12 +82,25 @@ export class Delivery {
    * when that could not be told now.
    */
   async check(sessionId: string): Promise<boolean> {
-    try {
+    return this.checked({ sessionId }, async () => {
       const revived = await this.deps.temporal.withDeadline(CHECK_WAIT_MS, () => this.recover(sessionId));
       if (revived) await this.kick(sessionId);
+    });
+  }
+
+  /** The same for a deployment run. */
+  async checkRun(run: OpenRun): Promise<boolean> {
+    return this.checked({ runId: run.id }, () =>
+      this.deps.temporal.withDeadline(CHECK_WAIT_MS, () => endLostRun(this.lost, run)),
+    );
+  }
+
+  private async checked(what: object, check: () => Promise<void>): Promise<boolean> {
+    try {
+      await check();
       return true;
     } catch (error) {
-      this.deps.logger.warn({ sessionId, err: error }, 'workflow not checked; the sweep tries again');
+      this.deps.logger.warn({ ...what, err: error }, 'workflow not checked; the sweep tries again');
       return false;
     }
   }

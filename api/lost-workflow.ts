@@ -3,14 +3,13 @@ import type { Client } from '@temporalio/client';
 import type { StopReasonType } from '../contracts/states.ts';
 import type { Pool, Queryable } from '../db/pool.ts';
 import { withTransaction } from '../db/pool.ts';
-import { cancelApprovals } from '../db/queries/approvals.ts';
+import type { OpenRun } from '../db/queries/deployment-runs.ts';
 import { endRun, findRunOfSession } from '../db/queries/deployment-runs.ts';
-import { endInputs, endTerminateInputs } from '../db/queries/inputs.ts';
-import { lockSession, setTerminated } from '../db/queries/session-status.ts';
+import { writeSessionEnd } from '../db/queries/session-end.ts';
+import { lockSession } from '../db/queries/session-status.ts';
 import { hasOpenInputs, requeueInputs } from '../db/queries/sessions.ts';
 import { writeTurnEnd } from '../db/queries/turn-end.ts';
 import { runningTurnsBefore } from '../db/queries/turns.ts';
-import { revokeSessionKeys } from '../db/queries/virtual-keys.ts';
 import { sessionWorkflowId } from '../workflows/ids.ts';
 import { turnEnded } from '../workflows/messages.ts';
 
@@ -43,26 +42,24 @@ export async function endOrphan(deps: LostDeps, sessionId: string): Promise<void
 }
 
 async function endRows(deps: LostDeps, tx: Queryable, sessionId: string): Promise<void> {
-  await cancelApprovals(tx, sessionId);
   await failRunningTurns(tx, sessionId, ENDED_REASON);
-  await endTerminateInputs(tx, sessionId);
-  await endInputs(tx, { sessionId }, 'cancelled', ENDED_REASON);
-  await revokeSessionKeys(tx, sessionId);
-  await setTerminated(tx, sessionId, ENDED_REASON);
+  await writeSessionEnd(tx, sessionId, ENDED_REASON, ENDED_REASON);
   await failRun(deps, tx, sessionId, 'terminated');
 }
 
 /**
  * Temporal lost the history of a session: what it was doing has failed, what waited waits again for the workflow that is
- * started next. Without anything that waits the session ends. Says whether a workflow may be started.
+ * started next. At work without anything that waits, the session ends. Says whether a workflow may be started.
  */
 export async function releaseLost(deps: LostDeps, sessionId: string): Promise<boolean> {
   return withTransaction(deps.pool, async (tx) => {
-    if ((await lockSession(tx, sessionId)) === 'terminated') return false;
+    const status = await lockSession(tx, sessionId);
+    if (status === 'terminated') return false;
     // Under the lock no turn opens: nothing of a workflow that somebody has just started is taken for lost.
     if ((await workflowState(deps.client, sessionWorkflowId(sessionId))) !== 'missing') return false;
     if (!(await hasOpenInputs(tx, sessionId))) {
-      await endRows(deps, tx, sessionId);
+      // An idle session needs no workflow: its next message starts one.
+      if (status !== 'idle') await endRows(deps, tx, sessionId);
       return false;
     }
     await failRunningTurns(tx, sessionId, LOST_REASON);
@@ -94,4 +91,14 @@ async function failRun(
   }
   const message = 'the workflow of its session has ended';
   await endRun(tx, run.id, { status: 'failed', error: { type: 'session_lost', message } });
+}
+
+/** The workflow of a deployment run is gone without having written its end: nobody waits for the result any more. */
+export async function endLostRun(deps: LostDeps, run: OpenRun): Promise<void> {
+  const state = await workflowState(deps.client, run.workflowId);
+  // One that Temporal does not know may be about to start.
+  if (state === 'open' || (state === 'missing' && !run.sessionStarted)) return;
+  const message =
+    state === 'ended' ? 'the workflow of this run has ended without a result' : 'the workflow of this run was lost';
+  await endRun(deps.pool, run.id, { status: 'failed', error: { type: 'run_lost', message } });
 }

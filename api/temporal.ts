@@ -1,6 +1,9 @@
 import { Client, Connection, defaultGrpcRetryOptions, makeGrpcRetryInterceptor } from '@temporalio/client';
 import type { TemporalTarget } from '../temporal/config.ts';
 
+/** Closing waits for a retry that is due. */
+const RETRY_DELAY_MAX_MS = 1_000;
+
 /** The one Temporal client of the process. Connects when first used, so the API starts while Temporal is down. */
 export interface Temporal {
   client: Client;
@@ -19,6 +22,7 @@ export function connectTemporal(target: TemporalTarget): Temporal {
     interceptors: [
       makeGrpcRetryInterceptor({
         ...retry,
+        delayFunction: (attempt, status) => Math.min(RETRY_DELAY_MAX_MS, retry.delayFunction(attempt, status)),
         retryableDecider: (attempt, status) => !closing && retry.retryableDecider(attempt, status),
       }),
     ],

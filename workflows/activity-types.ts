@@ -87,6 +87,9 @@ export interface SessionActivities {
   closeSession(args: CloseSessionArgs): Promise<void>;
 }
 
+/** How a deployment run ended: how the first turn of its session did, or why there was none to wait for. */
+export type RunEnd = StopReasonType | 'terminated' | 'cancelled' | 'not_started';
+
 export interface DeploymentActivities {
   /** Makes the run and its session rows; idempotent on the workflow id. Null: nothing to run (paused, archived, refused). */
   createScheduledRun(args: { deploymentId: string; workflowId: string; scheduledAt: string }): Promise<{
@@ -94,7 +97,8 @@ export interface DeploymentActivities {
     sessionId: string;
   } | null>;
   startSession(args: { sessionId: string; notify: string }): Promise<void>;
-  endRun(args: { runId: string; stopReason: string }): Promise<{ ok: boolean }>;
+  /** `unbegun`: the session whose workflow never began, to be ended with its run. */
+  endRun(args: { runId: string; stopReason: RunEnd; unbegun?: string }): Promise<{ ok: boolean }>;
 }
 
 export interface MaintenanceActivities {

@@ -4,8 +4,9 @@ import { requireRow, withTransaction } from '../../db/pool.ts';
 import { createDeploymentSession } from '../../db/queries/deployments.ts';
 import { endRun as endRunRow } from '../../db/queries/deployment-runs.ts';
 import { markDelivered } from '../../db/queries/inputs.ts';
+import { writeSessionEnd } from '../../db/queries/session-end.ts';
 import { findSession, listAcceptedInputs, markWorkflowStarted, sessionArgs } from '../../db/queries/sessions.ts';
-import type { DeploymentActivities } from '../../workflows/activity-types.ts';
+import type { DeploymentActivities, RunEnd } from '../../workflows/activity-types.ts';
 import { inputMessage, sessionStart } from '../../workflows/start.ts';
 import { asFailure } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -29,16 +30,31 @@ export function deploymentActivities(deps: ActivityDeps): DeploymentActivities {
         return { runId: made.runId, sessionId: made.sessionId };
       }),
     startSession: ({ sessionId, notify }) => asFailure(() => startSession(deps, sessionId, notify)),
-    endRun: ({ runId, stopReason }) =>
+    endRun: ({ runId, stopReason, unbegun }) =>
       asFailure(async () => {
         const ok = GOOD_ENDS.has(stopReason);
-        const error = { type: 'turn_failed', message: `the first turn ended with ${stopReason}` };
-        await withTransaction(deps.pool, (tx) =>
-          endRunRow(tx, runId, ok ? { status: 'succeeded' } : { status: 'failed', error }),
-        );
+        const end = ok
+          ? ({ status: 'succeeded' } as const)
+          : ({ status: 'failed', error: errorOf(stopReason) } as const);
+        await withTransaction(deps.pool, async (tx) => {
+          // Nobody is to begin the work of a run that was cancelled.
+          if (unbegun !== undefined) await writeSessionEnd(tx, unbegun, 'its deployment run was cancelled');
+          await endRunRow(tx, runId, end);
+        });
         return { ok };
       }),
   };
+}
+
+function errorOf(stopReason: RunEnd): { type: string; message: string } {
+  switch (stopReason) {
+    case 'cancelled':
+      return { type: 'run_cancelled', message: 'the run was cancelled' };
+    case 'not_started':
+      return { type: 'session_not_started', message: 'the session could not be started' };
+    default:
+      return { type: 'turn_failed', message: `the first turn ended with ${stopReason}` };
+  }
 }
 
 /**

@@ -1,9 +1,6 @@
 import { withTransaction } from '../../db/pool.ts';
-import { endInputs, endTerminateInputs } from '../../db/queries/inputs.ts';
 import { currentSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
-import { lockSession, setTerminated } from '../../db/queries/session-status.ts';
-import { revokeSessionKeys } from '../../db/queries/virtual-keys.ts';
-import { cancelApprovals } from '../../db/queries/approvals.ts';
+import { writeSessionEnd } from '../../db/queries/session-end.ts';
 import type { CloseSessionArgs } from '../../workflows/activity-types.ts';
 import { withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -16,14 +13,7 @@ import type { SessionKeys } from '../model/session-keys.ts';
  */
 export async function closeSession(deps: ActivityDeps, keys: SessionKeys, args: CloseSessionArgs): Promise<void> {
   await withHeartbeat(async (signal) => {
-    await withTransaction(deps.pool, async (tx) => {
-      await lockSession(tx, args.sessionId);
-      await cancelApprovals(tx, args.sessionId);
-      await endTerminateInputs(tx, args.sessionId);
-      await endInputs(tx, { sessionId: args.sessionId }, 'cancelled', `session terminated: ${args.reason}`);
-      await revokeSessionKeys(tx, args.sessionId);
-      await setTerminated(tx, args.sessionId, args.reason);
-    });
+    await withTransaction(deps.pool, (tx) => writeSessionEnd(tx, args.sessionId, args.reason));
     keys.forget(args.sessionId);
     forgetLease(deps, args.sessionId);
     const sandbox = await currentSandbox(deps.pool, args.sessionId);

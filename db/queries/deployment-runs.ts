@@ -88,6 +88,29 @@ export async function endRun(
   return result.rowCount === 1;
 }
 
+/** A run that waits for the first turn of its session. */
+export interface OpenRun {
+  id: string;
+  workflowId: string;
+  /** False: delivery has yet to see to it that its session begins. */
+  sessionStarted: boolean;
+}
+
+/** Runs without an end that are older than `olderThanMs`, a page in order of id. */
+export async function listOpenRuns(
+  db: Queryable,
+  page: { after: string; olderThanMs: number; limit: number },
+): Promise<OpenRun[]> {
+  const result = await db.query(
+    `SELECT r.id, r.workflow_id, s.workflow_started_at IS NOT NULL AS session_started
+     FROM deployment_runs r LEFT JOIN sessions s ON s.id = r.session_id
+     WHERE r.status = 'running' AND r.id > $1 AND r.created_at < now() - make_interval(secs => $2 / 1000.0)
+     ORDER BY r.id LIMIT $3`,
+    [page.after, page.olderThanMs, page.limit],
+  );
+  return result.rows.map((row) => toCamel<OpenRun>(row as object));
+}
+
 /** Newest scheduled firing of each deployment. */
 export async function lastScheduledRuns(db: Queryable, deploymentIds: string[]): Promise<Map<string, string>> {
   const result = await db.query<{ deployment_id: string; scheduled_at: string }>(

@@ -282,6 +282,22 @@ export async function listQuiet(db: Queryable, quietMs: number, limit: number): 
   return result.rows.map((row) => row.id);
 }
 
+/** Idle sessions (also those that wait for a person) that have logged nothing for `quietMs`, a page in order of id. */
+export async function listIdle(
+  db: Queryable,
+  page: { after: string; quietMs: number; limit: number },
+): Promise<string[]> {
+  // The first condition is that of the index.
+  const result = await db.query<{ id: string }>(
+    `SELECT id FROM sessions
+     WHERE status <> 'terminated' AND status = 'idle' AND id > $1 AND workflow_started_at IS NOT NULL
+       AND updated_at < now() - make_interval(secs => $2 / 1000.0)
+     ORDER BY id LIMIT $3`,
+    [page.after, page.quietMs, page.limit],
+  );
+  return result.rows.map((row) => row.id);
+}
+
 /** Newest seq of each session a viewer watches. */
 export async function lastSeqs(db: Queryable, sessionIds: string[]): Promise<Map<string, number>> {
   const result = await db.query<{ id: string; last_seq: number }>(

@@ -1,0 +1,23 @@
+import type { Queryable } from '../pool.ts';
+import { cancelApprovals } from './approvals.ts';
+import { endInputs, endTerminateInputs } from './inputs.ts';
+import { lockSession, setTerminated } from './session-status.ts';
+import { revokeSessionKeys } from './virtual-keys.ts';
+
+/**
+ * Ends a session for good in the record: questions, queue, keys and status. Its sandbox is the caller's, or the reaper's.
+ * `inputReason` stands on the inputs that waited.
+ */
+export async function writeSessionEnd(
+  tx: Queryable,
+  sessionId: string,
+  reason: string,
+  inputReason: string = `session terminated: ${reason}`,
+): Promise<void> {
+  await lockSession(tx, sessionId);
+  await cancelApprovals(tx, sessionId);
+  await endTerminateInputs(tx, sessionId);
+  await endInputs(tx, { sessionId }, 'cancelled', inputReason);
+  await revokeSessionKeys(tx, sessionId);
+  await setTerminated(tx, sessionId, reason);
+}
