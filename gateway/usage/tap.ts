@@ -2,13 +2,17 @@ import type { Usage } from '../../contracts/definitions.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { assertNever } from '../../contracts/states.ts';
 import type { Protocol } from '../protocol.ts';
-import { NO_USAGE, normaliseUsage } from './normalise.ts';
+import { findTopLevelFields } from '../routing/json-fields.ts';
+import { estimateDelta } from './delta-text.ts';
+import { fieldsOf, fromBedrockMetrics, mergeUsage, NO_USAGE, normaliseUsage, type Fields } from './normalise.ts';
 
 const NEWLINE = 0x0a;
 const USAGE_FIELD = Buffer.from('"usage"');
 const NULL_USAGE = Buffer.from('"usage":null');
-/** About what the JSON around a piece of text takes in each protocol's delta event. */
-const DELTA_ENVELOPE_BYTES = 100;
+const BEDROCK_METRICS = 'amazon-bedrock-invocationMetrics';
+const BYTES_PER_TOKEN = 4;
+/** Event names and the beginnings of data are read from this much of a line. */
+const HEAD_BYTES = 80;
 
 /** Listens to an answer that passes by: usage, whether the end was reached, whether the provider reported an error. */
 export interface UsageTap {
@@ -60,12 +64,23 @@ class BodyTap implements UsageTap {
   }
 
   finish(): void {
-    const body = parse(Buffer.concat(this.#chunks).toString('utf8'));
+    const body = Buffer.concat(this.#chunks);
     this.#chunks = [];
-    // A page of a proxy in between is no answer; one too large to keep is taken as it comes.
-    this.isComplete = body !== undefined || this.#sizeBytes > LIMITS.recordedCallBytes;
-    if (body?.['usage'] === undefined || body['usage'] === null) return;
-    this.usage = normaliseUsage(this.#protocol, body['usage'], this.usage);
+    // One too large to keep is taken as it comes.
+    this.isComplete = this.#sizeBytes > LIMITS.recordedCallBytes;
+    const spans = this.isComplete ? undefined : findTopLevelFields(body, ['usage']);
+    const span = spans?.get('usage');
+    let usage: unknown;
+    if (spans !== undefined) usage = span && parse(body.toString('utf8', span.start, span.end));
+    else {
+      const whole = parse(body.toString('utf8'));
+      // A page of a proxy in between is no answer.
+      if (whole === undefined) return;
+      usage = whole['usage'];
+    }
+    this.isComplete = true;
+    if (usage === undefined || usage === null) return;
+    this.usage = normaliseUsage(this.#protocol, mergeUsage({}, usage));
     this.isFinal = true;
   }
 }
@@ -78,10 +93,11 @@ class StreamTap implements UsageTap {
   isComplete = false;
   streamError: string | undefined;
   readonly #protocol: Protocol;
+  #said: Fields = {};
   #rest: Buffer[] = [];
   #restBytes = 0;
   #estimatedOutput = 0;
-  #inErrorEvent = false;
+  #eventName = '';
 
   constructor(protocol: Protocol) {
     this.#protocol = protocol;
@@ -90,20 +106,18 @@ class StreamTap implements UsageTap {
   push(chunk: Buffer): void {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
-      const line = chunk.subarray(start, end);
-      this.#line(this.#restBytes === 0 ? line : Buffer.concat([...this.#rest, line]));
-      this.#rest = [];
-      this.#restBytes = 0;
+      this.#endLine(chunk.subarray(start, end));
       start = end + 1;
     }
     if (start === chunk.length) return;
     this.#restBytes += chunk.length - start;
-    if (this.#restBytes <= LIMITS.recordedCallBytes) this.#rest.push(chunk.subarray(start));
+    // A line that is too long is not kept, however it was cut: only its length counts.
+    if (this.#restBytes > LIMITS.recordedCallBytes) this.#rest = [];
+    else this.#rest.push(chunk.subarray(start));
   }
 
   finish(): void {
-    if (this.#restBytes > 0) this.#line(Buffer.concat(this.#rest));
-    this.#rest = [];
+    if (this.#restBytes > 0) this.#endLine(Buffer.alloc(0));
     // Servers that imitate OpenAI leave out the last marker; their clean end of the body is the end.
     if (this.#protocol === 'chat' && this.streamError === undefined) this.isComplete = true;
     this.usage = this.usageSoFar;
@@ -114,58 +128,92 @@ class StreamTap implements UsageTap {
     return { ...this.usage, outputTokens: Math.max(this.usage.outputTokens, Math.ceil(this.#estimatedOutput)) };
   }
 
+  #endLine(piece: Buffer): void {
+    const sizeBytes = this.#restBytes + piece.length;
+    if (sizeBytes > LIMITS.recordedCallBytes) this.#estimatedOutput += sizeBytes / BYTES_PER_TOKEN;
+    else this.#line(this.#rest.length === 0 ? piece : Buffer.concat([...this.#rest, piece]));
+    this.#rest = [];
+    this.#restBytes = 0;
+  }
+
   #line(line: Buffer): void {
+    // An empty line ends an event; the next one may come without a name.
+    if (line.length <= 1) this.#eventName = '';
     if (line.length < 6) return;
-    const start = line.toString('latin1', 0, 40);
-    if (start.startsWith('event:')) this.#event(start.slice(6).trim());
-    else if (start.startsWith('data:')) this.#data(line, start.slice(5).trim());
+    const head = line.toString('latin1', 0, HEAD_BYTES);
+    if (head.startsWith('event:')) this.#event(head.slice(6).trim());
+    else if (head.startsWith('data:')) this.#data(line, head.slice(5).trim());
   }
 
   #event(name: string): void {
-    this.#inErrorEvent = name === 'error' || name === 'response.failed';
+    this.#eventName = name;
     if (this.#protocol === 'messages' && name === 'message_stop') this.isComplete = true;
     if (this.#protocol === 'responses' && /^response\.(completed|incomplete)$/.test(name)) this.isComplete = true;
   }
 
-  #data(line: Buffer, start: string): void {
-    if (start === '[DONE]') {
+  #data(line: Buffer, head: string): void {
+    if (head === '[DONE]') {
       this.isComplete = true;
       return;
     }
-    if (this.#inErrorEvent || start.startsWith('{"error"')) {
-      const said = parse(line.toString('utf8', 5));
-      const error = (said?.['error'] ?? (said?.['response'] as Fields | undefined)?.['error'] ?? said) as
-        Fields | undefined;
-      const message = error?.['message'];
-      this.streamError = typeof message === 'string' ? message.slice(0, 2_000) : 'the provider reported an error';
-      this.isComplete = false;
-    }
-    if (line.includes(USAGE_FIELD) && !line.includes(NULL_USAGE)) this.#usageEvent(parse(line.toString('utf8', 5)));
-    else this.#estimatedOutput += Math.max(1, (line.length - DELTA_ENVELOPE_BYTES) / 4);
+    if (this.#eventName === '') this.#event(/^\{"type":\s*"([\w.]+)"/.exec(head)?.[1] ?? '');
+    const name = this.#eventName;
+    if (name === 'error' || name === 'response.failed' || head.startsWith('{"error"')) this.#error(line);
+    if (carriesUsage(this.#protocol, name, line)) this.#usageEvent(dataOf(line));
+    else if (name === 'message_stop' && !this.isFinal && line.includes(BEDROCK_METRICS)) this.#bedrock(dataOf(line));
+    else this.#estimatedOutput += estimateDelta(this.#protocol, name, line);
+  }
+
+  #error(line: Buffer): void {
+    const said = dataOf(line);
+    const error = said?.['error'] ?? fieldsOf(said?.['response'])['error'] ?? said;
+    const message = fieldsOf(error)['message'];
+    this.streamError = typeof message === 'string' ? message.slice(0, 2_000) : 'the provider reported an error';
+    this.isComplete = false;
   }
 
   #usageEvent(event: Fields | undefined): void {
     const found = usageOf(this.#protocol, event);
     if (found === undefined) return;
-    this.usage = normaliseUsage(this.#protocol, found.usage, this.usage);
+    this.#said = mergeUsage(this.#said, found.usage);
+    this.usage = normaliseUsage(this.#protocol, this.#said);
     this.isReported = true;
     this.isFinal = found.isFinal;
   }
+
+  #bedrock(event: Fields | undefined): void {
+    this.usage = fromBedrockMetrics(event?.[BEDROCK_METRICS]);
+    this.isReported = true;
+    this.isFinal = true;
+  }
 }
 
-type Fields = Record<string, unknown>;
+/** True for the few events worth parsing. Those of Responses that only announce repeat the whole request. */
+function carriesUsage(protocol: Protocol, eventName: string, line: Buffer): boolean {
+  switch (protocol) {
+    case 'messages':
+      return (eventName === 'message_start' || eventName === 'message_delta') && line.includes(USAGE_FIELD);
+    case 'chat':
+      return line.includes(USAGE_FIELD) && !line.includes(NULL_USAGE);
+    case 'responses':
+      return /^response\.(completed|incomplete|failed|cancelled)$/.test(eventName) && line.includes(USAGE_FIELD);
+    default:
+      return assertNever(protocol);
+  }
+}
 
 function usageOf(protocol: Protocol, event: Fields | undefined): { usage: unknown; isFinal: boolean } | undefined {
-  const nested = (name: string): unknown => (event?.[name] as Fields | undefined)?.['usage'] ?? undefined;
+  const nested = (name: string): unknown => fieldsOf(event?.[name])['usage'] ?? undefined;
   switch (protocol) {
     case 'messages': {
       if (event?.['type'] === 'message_start') return { usage: nested('message'), isFinal: false };
       return event?.['type'] === 'message_delta' ? { usage: event['usage'], isFinal: true } : undefined;
     }
-    case 'chat':
-      return event?.['usage'] === undefined || event['usage'] === null
-        ? undefined
-        : { usage: event['usage'], isFinal: true };
+    case 'chat': {
+      // Groq puts it beside the chunk.
+      const usage = event?.['usage'] ?? nested('x_groq');
+      return usage === undefined ? undefined : { usage, isFinal: true };
+    }
     case 'responses': {
       const usage = nested('response');
       return usage === undefined ? undefined : { usage, isFinal: true };
@@ -173,6 +221,10 @@ function usageOf(protocol: Protocol, event: Fields | undefined): { usage: unknow
     default:
       return assertNever(protocol);
   }
+}
+
+function dataOf(line: Buffer): Fields | undefined {
+  return parse(line.toString('utf8', 5));
 }
 
 function parse(text: string): Fields | undefined {
