@@ -4,10 +4,12 @@ import { initialEvent } from './events.ts';
 import {
   budget,
   descriptionField,
+  labels,
   metadata,
   metadataPatch,
   nameField,
   notSupportedYet,
+  repo,
   sessionLimits,
   time,
   vaultIds,
@@ -40,6 +42,8 @@ export const deploymentCreate = z
     limits: sessionLimits.optional(),
     metadata: metadata.optional(),
     vault_ids: vaultIds.optional(),
+    labels: labels.optional(),
+    repo: repo.nullish(),
     resources: notSupportedYet(),
   })
   .meta({ id: 'DeploymentCreate' });
@@ -57,6 +61,8 @@ export const deploymentUpdate = z
     limits: sessionLimits.optional(),
     metadata: metadataPatch,
     vault_ids: vaultIds.nullish(),
+    labels: labels.nullish(),
+    repo: repo.nullish(),
     resources: notSupportedYet(),
   })
   .meta({ id: 'DeploymentUpdate' });
@@ -79,6 +85,8 @@ export const deployment = z
     limits: sessionLimits,
     resources: z.array(z.unknown()),
     vault_ids: z.array(z.string()),
+    labels: z.array(z.string()),
+    repo: z.string().nullable(),
     metadata,
     created_at: time,
     updated_at: time,

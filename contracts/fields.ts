@@ -32,6 +32,18 @@ function isBlank(value: unknown): boolean {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }
 
+/** Words of the caller's own that usage and budgets can be grouped by; equal ones count once. */
+export const labels = z
+  .array(z.string().trim().min(1).max(LIMITS.labelChars))
+  .max(LIMITS.labels)
+  .transform((given) => [...new Set(given)])
+  .meta({ description: 'Longhaul’s own: words usage and budgets can be grouped by' });
+export const repo = z
+  .string()
+  .max(LIMITS.repoChars)
+  .regex(/^[\w.-]+(\/[\w.-]+){1,5}$/, 'must be a repository like owner/name')
+  .meta({ description: 'Longhaul’s own: the repository it works on', example: 'acme/shop' });
+
 export const vaultIds = z.array(z.string().min(1).max(LIMITS.nameChars)).max(LIMITS.vaultIds);
 
 /** Money in minor units of the currency as a decimal string: "2500" is $25.00. */

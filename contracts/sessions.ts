@@ -3,10 +3,12 @@ import { modelParam, sessionAgent, toolsParam } from './agents.ts';
 import { initialEvent } from './events.ts';
 import {
   budget,
+  labels,
   listCost,
   metadata,
   metadataPatch,
   notSupportedYet,
+  repo,
   sessionLimits,
   time,
   titleField,
@@ -47,6 +49,8 @@ export const sessionCreate = z
     limits: sessionLimits.optional(),
     initial_events: z.array(initialEvent).max(LIMITS.initialEvents).optional(),
     vault_ids: vaultIds.optional(),
+    labels: labels.optional(),
+    repo: repo.nullish(),
     resources: notSupportedYet(),
   })
   .meta({ id: 'SessionCreate' });
@@ -93,6 +97,9 @@ export const session = z
     vault_ids: z.array(z.string()),
     outcome_evaluations: z.array(z.unknown()),
     deployment_id: z.string().nullable(),
+    labels: z.array(z.string()),
+    repo: z.string().nullable(),
+    trigger: z.string().meta({ description: 'What started it: `api`, `schedule`, `manual`, …' }),
     usage: sessionUsage,
     stats: z.object({ active_seconds: z.number(), duration_seconds: z.number() }),
     created_at: time,
@@ -111,6 +118,8 @@ export const sessionListQuery = z.strictObject({
   agent_version: intParam(1, 2_147_483_647).optional(),
   deployment_id: idParam.optional(),
   'statuses[]': z.array(status).max(8).optional(),
+  label: z.string().min(1).max(LIMITS.labelChars).optional(),
+  repo: repo.optional(),
   include_archived: boolParam.optional(),
   memory_store_id: notSupportedYet(),
 });

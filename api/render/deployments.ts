@@ -42,6 +42,8 @@ export function renderDeployment(
     limits: row.limits,
     resources: row.resources,
     vault_ids: row.vaultIds,
+    labels: row.labels,
+    repo: row.repo,
     metadata: row.metadata,
     created_at: row.createdAt.toISOString(),
     updated_at: row.updatedAt.toISOString(),

@@ -32,6 +32,8 @@ export const createDeployment = endpoint({
         budget: body.budget ?? null,
         limits: body.limits ?? {},
         vaultIds: body.vault_ids ?? [],
+        labels: body.labels ?? [],
+        repo: body.repo ?? null,
         metadata: body.metadata ?? {},
       },
     );

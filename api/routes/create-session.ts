@@ -34,6 +34,9 @@ export const createSession = endpoint({
       limits: body.limits ?? {},
       vaultIds: body.vault_ids ?? [],
       deploymentId: null,
+      labels: body.labels ?? [],
+      repo: body.repo ?? null,
+      trigger: 'api',
       initialEvents: body.initial_events ?? [],
     });
     afterCommit(() => services.delivery.deliver(row.id));

@@ -19,6 +19,8 @@ export const listSessions = endpoint({
       agentVersion: query.agent_version,
       deploymentId: query.deployment_id,
       statuses: query['statuses[]'],
+      label: query.label,
+      repo: query.repo,
       includeArchived: query.include_archived ?? false,
       ...createdRange(query),
     };

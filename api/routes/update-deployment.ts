@@ -35,6 +35,8 @@ export const updateDeployment = endpoint({
       budget: body.budget === undefined ? before.budget : body.budget,
       limits: body.limits ?? before.limits,
       vaultIds: body.vault_ids === undefined ? before.vaultIds : (body.vault_ids ?? []),
+      labels: body.labels === undefined ? before.labels : (body.labels ?? []),
+      repo: body.repo === undefined ? before.repo : body.repo,
       metadata: patchMetadata(before.metadata, body.metadata),
     });
     afterCommit(() => services.schedules.sync(row.id));

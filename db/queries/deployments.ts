@@ -29,6 +29,8 @@ export interface DeploymentFields {
   budget: BudgetLimit | null;
   limits: SessionLimits;
   vaultIds: string[];
+  labels: string[];
+  repo: string | null;
   metadata: Record<string, string>;
 }
 
@@ -49,12 +51,12 @@ export interface DeploymentRow extends DeploymentFields {
 }
 
 const COLUMNS = `id, team_id, name, description, agent_id, agent_version, environment_id, initial_events, schedule, status,
-  paused_reason, budget, limits, resources, vault_ids, metadata, created_by, created_at, updated_at, archived_at,
+  paused_reason, budget, limits, resources, vault_ids, labels, repo, metadata, created_by, created_at, updated_at, archived_at,
   schedule_revision, schedule_synced_revision,
   (SELECT a.latest_version FROM agents a WHERE a.id = deployments.agent_id) AS latest_version`;
 
 const FIELD_COLUMNS = `name, description, agent_id, agent_version, environment_id, initial_events, schedule, budget, limits,
-  vault_ids, metadata`;
+  vault_ids, labels, repo, metadata`;
 
 export async function insertDeployment(
   tx: Queryable,
@@ -63,7 +65,7 @@ export async function insertDeployment(
 ): Promise<DeploymentRow> {
   const result = await tx.query(
     `INSERT INTO deployments (${FIELD_COLUMNS}, id, team_id, created_by, status)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'active') RETURNING ${COLUMNS}`,
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 'active') RETURNING ${COLUMNS}`,
     [...values(fields), newId('deployment'), owner.teamId, owner.createdBy],
   );
   return toCamel<DeploymentRow>(result.rows[0] as object);
@@ -85,8 +87,8 @@ export async function getDeployment(
 
 export async function updateDeployment(tx: Queryable, id: string, fields: DeploymentFields): Promise<DeploymentRow> {
   const result = await tx.query(
-    `UPDATE deployments SET (${FIELD_COLUMNS}) = ROW ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8::jsonb, $9::jsonb, $10::jsonb, $11::jsonb),
-       updated_at = now(), schedule_revision = schedule_revision + 1 WHERE id = $12 RETURNING ${COLUMNS}`,
+    `UPDATE deployments SET (${FIELD_COLUMNS}) = ROW ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8::jsonb, $9::jsonb, $10::jsonb, $11::jsonb, $12, $13::jsonb),
+       updated_at = now(), schedule_revision = schedule_revision + 1 WHERE id = $14 RETURNING ${COLUMNS}`,
     [...values(fields), id],
   );
   return toCamel<DeploymentRow>(result.rows[0] as object);
@@ -207,6 +209,9 @@ export async function createDeploymentSession(
     limits: row.limits,
     vaultIds: row.vaultIds,
     deploymentId: row.id,
+    labels: row.labels,
+    repo: row.repo,
+    trigger: firing.trigger.type,
     initialEvents: row.initialEvents,
   });
   await insertRun(tx, { ...run, sessionId: session.id, error: null });
@@ -233,6 +238,8 @@ function values(fields: DeploymentFields): unknown[] {
     fields.budget === null ? null : JSON.stringify(fields.budget),
     JSON.stringify(fields.limits),
     JSON.stringify(fields.vaultIds),
+    JSON.stringify(fields.labels),
+    fields.repo,
     JSON.stringify(fields.metadata),
   ];
 }

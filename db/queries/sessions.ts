@@ -33,6 +33,9 @@ export interface SessionRow {
   resources: unknown[];
   vaultIds: string[];
   deploymentId: string | null;
+  labels: string[];
+  repo: string | null;
+  trigger: string;
   status: SessionStatus;
   currentTurn: number;
   stopReason: { type: string; [key: string]: unknown } | null;
@@ -49,7 +52,7 @@ export interface SessionRow {
 }
 
 const COLUMNS = `id, team_id, created_by, agent_id, agent_version, agent, environment_id, title, metadata, budget, limits,
-  resources, vault_ids, deployment_id, status, current_turn, stop_reason, last_seq, closing_at, workflow_started_at, active_ms,
+  resources, vault_ids, deployment_id, labels, repo, trigger, status, current_turn, stop_reason, last_seq, closing_at, workflow_started_at, active_ms,
   running_since, created_at, updated_at, archived_at, deleted_at, terminated_at`;
 
 export interface SessionDraft {
@@ -63,6 +66,10 @@ export interface SessionDraft {
   limits: SessionLimits;
   vaultIds: string[];
   deploymentId: string | null;
+  labels: string[];
+  repo: string | null;
+  /** What started it. */
+  trigger: 'api' | 'schedule' | 'manual';
   initialEvents: InitialEventDraft[];
 }
 
@@ -78,8 +85,8 @@ export async function createSession(tx: Queryable, draft: SessionDraft): Promise
   const id = newId('session');
   await tx.query(
     `INSERT INTO sessions (id, team_id, created_by, agent_id, agent_version, agent, environment_id, environment, title,
-       metadata, budget, limits, vault_ids, deployment_id)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+       metadata, budget, limits, vault_ids, deployment_id, labels, repo, trigger)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
     [
       id,
       draft.teamId,
@@ -95,6 +102,9 @@ export async function createSession(tx: Queryable, draft: SessionDraft): Promise
       JSON.stringify(draft.limits),
       JSON.stringify(draft.vaultIds),
       draft.deploymentId,
+      JSON.stringify(draft.labels),
+      draft.repo,
+      draft.trigger,
     ],
   );
   await acceptMessages(tx, id, draft.initialEvents);
@@ -153,6 +163,8 @@ export interface SessionFilter extends CreatedRange {
   agentVersion?: number | undefined;
   deploymentId?: string | undefined;
   statuses?: SessionStatus[] | undefined;
+  label?: string | undefined;
+  repo?: string | undefined;
   includeArchived: boolean;
 }
 
@@ -164,6 +176,8 @@ export async function listSessions(db: Queryable, where: SessionFilter, page: Pa
     .add('agent_version = ?', where.agentVersion)
     .add('deployment_id = ?', where.deploymentId)
     .add('status = ANY(?)', where.statuses)
+    .add('labels @> ?::jsonb', where.label === undefined ? undefined : JSON.stringify([where.label]))
+    .add('repo = ?', where.repo)
     .addCreated(where);
   if (!where.includeArchived) filter.addFixed('archived_at IS NULL');
   return selectPage<SessionRow>(db, `SELECT ${COLUMNS} FROM sessions`, filter, page);

@@ -304,6 +304,12 @@ function cut(bytes: Buffer, places: number[]): Buffer[] {
   return at.slice(0, -1).map((start, index) => bytes.subarray(start, at[index + 1]));
 }
 
+const soFar = (protocol: Protocol, events: [string | null, unknown][]): number => {
+  const tap = createTap(protocol, true);
+  tap.push(sse(events));
+  return tap.usageSoFar.outputTokens;
+};
+
 describe('usage of a stream', () => {
   afterEach(() => vi.restoreAllMocks());
 
@@ -356,11 +362,6 @@ describe('usage of a stream', () => {
     );
   });
 
-  const soFar = (protocol: Protocol, events: [string | null, unknown][]): number => {
-    const tap = createTap(protocol, true);
-    tap.push(sse(events));
-    return tap.usageSoFar.outputTokens;
-  };
   const words = 'x'.repeat(400);
 
   it.each<[string, Protocol, [string | null, unknown][], number]>([

@@ -50,6 +50,9 @@ async function open(steps: ScriptStep[]): Promise<string> {
       limits: {},
       vaultIds: [],
       deploymentId: null,
+      labels: [],
+      repo: null,
+      trigger: 'api',
       initialEvents: [{ type, content: [{ type: 'text', text: content }] }],
     }),
   );
