@@ -11,6 +11,8 @@ export interface Context {
   principal: Principal;
   services: Services;
   log: Logger;
+  /** For traces. */
+  request: { startedMs: number; traceparent: string | undefined };
   /** Work for after the commit: a failure is logged and left to the sweep, the answer stands. */
   afterCommit: (work: () => Promise<unknown>) => void;
 }

@@ -41,6 +41,7 @@ function rawHandler(item: RawEndpoint, services: Services): RequestHandler {
 
 function jsonHandler(item: Endpoint, services: Services): RequestHandler {
   return async (req, res) => {
+    const startedMs = Date.now();
     services.metrics.watch(res, item);
     const principal = await authenticate(services.pool, req.headers);
     const body: unknown = readBody(item, req);
@@ -49,12 +50,15 @@ function jsonHandler(item: Endpoint, services: Services): RequestHandler {
       query: parseWith(item.query, readQuery(req.url, item.query)),
       body: item.body === undefined ? undefined : parseWith(item.body, body),
     };
+    const request = { startedMs, traceparent: req.headers['traceparent'] as string | undefined };
     const log = services.logger.child({ requestId: res.getHeader('request-id') });
     if (item.method === 'get') {
-      res.json(await item.run({ db: services.pool, principal, services, log, afterCommit: refuseChange }, input));
+      res.json(
+        await item.run({ db: services.pool, principal, services, log, request, afterCommit: refuseChange }, input),
+      );
       return;
     }
-    await change({ item, req, res, services, principal, body, input, log });
+    await change({ item, req, res, services, principal, body, input, log, request });
   };
 }
 
@@ -71,10 +75,12 @@ interface Change {
   body: unknown;
   input: { params: unknown; query: unknown; body: unknown };
   log: Context['log'];
+  request: Context['request'];
 }
 
 /** One transaction: idempotency key, work and stored answer commit together, deliveries follow. */
-async function change({ item, req, res, services, principal, body, input, log }: Change): Promise<void> {
+async function change(given: Change): Promise<void> {
+  const { item, req, res, services, principal, body, input, log, request } = given;
   const deliveries: (() => Promise<unknown>)[] = [];
   const key = item.method === 'post' ? idempotencyKey(req) : undefined;
   const route = `${item.method} ${req.path}`;
@@ -92,7 +98,8 @@ async function change({ item, req, res, services, principal, body, input, log }:
         return { response: stored.response, replayed: true };
       }
     }
-    const context: Context = { db: tx, principal, services, log, afterCommit: (work) => deliveries.push(work) };
+    const afterCommit = (work: () => Promise<unknown>): void => void deliveries.push(work);
+    const context: Context = { db: tx, principal, services, log, request, afterCommit };
     const made = await item.run(context, input);
     if (key !== undefined) {
       await storeResponse(tx, principal.id, key, { route, bodyDigest, status: 200, response: storable(item, made) });

@@ -11,6 +11,7 @@ import type { EnvironmentResource, environmentCreate } from '../contracts/enviro
 import type { SessionEvent, eventsSend } from '../contracts/events.ts';
 import type { KeyCreatedResource, KeyResource, keyCreate, keyUpdate } from '../contracts/keys.ts';
 import type { SessionResource, sessionCreate, sessionUpdate, usageByModel } from '../contracts/sessions.ts';
+import type { SessionTraceResource } from '../contracts/traces.ts';
 import type { FollowOptions, LiveFrame } from './events.ts';
 import { followEvents } from './events.ts';
 import type { ClientOptions, Query } from './http.ts';
@@ -104,6 +105,7 @@ function sessionsOf(http: Http) {
     update: (id: string, body: z.input<typeof sessionUpdate>) => http.post<SessionResource>(at(id), body),
     archive: (id: string) => http.post<SessionResource>(at(id, '/archive')),
     delete: (id: string) => http.delete<Deleted>(at(id)),
+    trace: (id: string, query: Query = {}) => http.get<SessionTraceResource>(at(id, '/trace'), query),
     usage: (id: string) => http.get<z.infer<typeof usageByModel>>(at(id, '/usage')),
     send: (id: string, events: z.input<typeof eventsSend>['events']) =>
       http.post<{ data: SessionEvent[] }>(at(id, '/events'), { events }),

@@ -14,3 +14,4 @@ export * from './limits.ts';
 export { bidirectionalPageOf, pageOf } from './paging.ts';
 export * from './sessions.ts';
 export * from './states.ts';
+export * from './traces.ts';

@@ -6,6 +6,10 @@ export const LIMITS = {
   pageSizeDefault: 20,
   pageSizeMax: 1000,
   idempotencyTtlMs: 24 * 3_600_000,
+  /** Turns and steps of one page of a trace. */
+  traceSteps: 100,
+  traceStepsMax: 200,
+  traceOtherCalls: 100,
   sseBufferBytes: 4 * 1024 * 1024,
   ssePingMs: 15_000,
 

@@ -4,6 +4,7 @@ import { resolveAgent } from '../agent-reference.ts';
 import { requireBudgetable } from '../budget.ts';
 import { requireRunnableEnvironment } from '../deployment-fields.ts';
 import { endpoint } from '../endpoint.ts';
+import { traceFirstInputs } from '../trace-inputs.ts';
 import { renderOneSession } from '../render/sessions.ts';
 
 export const createSession = endpoint({
@@ -13,7 +14,8 @@ export const createSession = endpoint({
   summary: 'Open a session; initial events start its first turn',
   body: sessionCreate,
   response: session,
-  async handle({ db, principal, services, afterCommit }, { body }) {
+  async handle(context, { body }) {
+    const { db, principal, services, afterCommit } = context;
     const agent = await resolveAgent(db, principal.teamId, body.agent);
     const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
     const { budget } = body;
@@ -40,6 +42,7 @@ export const createSession = endpoint({
       initialEvents: body.initial_events ?? [],
     });
     afterCommit(() => services.delivery.deliver(row.id));
+    traceFirstInputs(context, row.id);
     return renderOneSession(db, row);
   },
 });

@@ -5,6 +5,7 @@ import { getSession } from '../../db/queries/sessions.ts';
 import { confirm, requireOpen } from '../accept-events.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { traceInputs } from '../trace-inputs.ts';
 import { renderApproval } from '../render/approvals.ts';
 import { requireApproval } from '../require-approval.ts';
 
@@ -18,7 +19,8 @@ export const decideApproval = endpoint({
   params: approvalPath,
   body: approvalDecide,
   response: approval,
-  async handle({ db, principal, services, afterCommit }, { params, body }) {
+  async handle(context, { params, body }) {
+    const { db, principal, services, afterCommit } = context;
     const found = await requireApproval(db, principal.teamId, params.approval_id);
     const editedInput = body.input ?? undefined;
     const problem = editedInput === undefined ? undefined : inputProblem(found.shown.tool, editedInput);
@@ -33,7 +35,10 @@ export const decideApproval = endpoint({
       message: body.message ?? undefined,
       editedInput,
     });
-    if (decided.event !== undefined) afterCommit(() => services.delivery.deliver(session.id));
+    if (decided.event !== undefined) {
+      afterCommit(() => services.delivery.deliver(session.id));
+      traceInputs(context, session.id, [decided.event]);
+    }
     return renderApproval(decided.approval);
   },
 });

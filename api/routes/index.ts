@@ -24,6 +24,7 @@ import { getKey } from './get-key.ts';
 import { getMetrics } from './get-metrics.ts';
 import { getPrice } from './get-price.ts';
 import { getReadiness } from './get-readiness.ts';
+import { getSessionTrace } from './get-session-trace.ts';
 import { getSessionThread } from './get-session-thread.ts';
 import { getSessionUsage } from './get-session-usage.ts';
 import { getSession } from './get-session.ts';
@@ -74,6 +75,7 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   archiveSession,
   deleteSession,
   getSessionUsage,
+  getSessionTrace,
   listSessionThreads,
   getSessionThread,
   sendEvents,

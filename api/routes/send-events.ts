@@ -3,6 +3,7 @@ import { getSession } from '../../db/queries/sessions.ts';
 import { acceptEvents } from '../accept-events.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { traceInputs } from '../trace-inputs.ts';
 import { renderEvent } from '../render/events.ts';
 
 export const sendEvents = endpoint({
@@ -14,10 +15,12 @@ export const sendEvents = endpoint({
   params: sessionPath,
   body: eventsSend,
   response: eventsSent,
-  async handle({ db, principal, services, afterCommit }, { params, body }) {
+  async handle(context, { params, body }) {
+    const { db, principal, services, afterCommit } = context;
     const session = await getSession(db, principal.teamId, params.session_id, { lock: true });
     const rows = await acceptEvents(db, session, body.events, actorOf(principal));
     afterCommit(() => services.delivery.deliver(session.id));
+    traceInputs(context, session.id, rows);
     return { data: rows.map(renderEvent) };
   },
 });

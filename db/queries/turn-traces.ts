@@ -1,4 +1,5 @@
 import type { ApprovalDecision, ApprovalState, EffectState, StopReason, TurnState } from '../../contracts/states.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import type { Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
 import type { EffectResult } from './effects.ts';
@@ -64,6 +65,16 @@ export interface TracedEffect {
   startedAt: Date;
   /** Null while its outcome is not known. */
   endedAt: Date | null;
+}
+
+/** The events of a session's first inputs, in order. */
+export async function listSessionInputs(db: Queryable, sessionId: string): Promise<string[]> {
+  const result = await db.query<{ event_id: string }>(
+    `SELECT i.event_id FROM inputs i JOIN events e ON e.id = i.event_id WHERE i.session_id = $1
+     ORDER BY e.seq LIMIT ${LIMITS.initialEvents}`,
+    [sessionId],
+  );
+  return result.rows.map((row) => row.event_id);
 }
 
 /** How often the turn has waited for a person so far. */

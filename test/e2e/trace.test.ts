@@ -1,5 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { effectSpan, inputSpan, sessionSpan, spanIdOf, traceIdOf, turnSpan } from '../../telemetry/trace-ids.ts';
+import type { SessionTraceResource } from '../../contracts/traces.ts';
+import {
+  effectSpan,
+  formatTraceparent,
+  inputSpan,
+  sessionSpan,
+  spanIdOf,
+  traceIdOf,
+  turnSpan,
+} from '../../telemetry/trace-ids.ts';
 import { startCollector, type Collector, type ReceivedSpan } from '../support/otlp-collector.ts';
 import { recorded } from '../support/recorder.ts';
 import { bash, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
@@ -37,6 +46,24 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
       .toSorted((a, b) => a.startMs - b.startMs);
   const untilSpans = (sessionId: string, name: RegExp, count: number): Promise<void> =>
     driver.until(`${count} spans ${String(name)}`, () => named(sessionId, name).length >= count);
+
+  /** Turns, calls and tools must be told under the same ids by the record and by what was exported. */
+  const sameInTheRecord = async (sessionId: string): Promise<void> => {
+    const answer = await driver.call('GET', `/v1/sessions/${sessionId}/trace`);
+    const trace = answer.body as unknown as SessionTraceResource;
+    const steps = trace.turns.flatMap((turn) => turn.steps);
+    const told = [
+      [trace.span_id, ''],
+      ...trace.turns.flatMap((turn) => turn.parts.map((part) => [part.span_id, trace.span_id])),
+      ...steps.map(({ call }) => [call?.span_id, call?.parent_span_id]),
+      ...steps.flatMap(({ effects }) => effects.map((effect) => [effect.span_id, effect.parent_span_id])),
+    ];
+    const exported = spansOf(sessionId)
+      .filter((span) => !span.name.startsWith('receive'))
+      .map((span) => [span.spanId, span.parentSpanId]);
+    expect(trace.trace_id).toBe(traceIdOf(sessionId));
+    expect(told.map(String).toSorted()).toEqual(exported.map(String).toSorted());
+  };
 
   it('is a tree from session to call, with the ledger’s numbers', async () => {
     const command = `echo a-secret-of-the-command; ${recorded('tree')}`;
@@ -100,9 +127,13 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
         row.ttftMs / 1_000,
       ]),
     );
+    expect(named(sessionId, /^receive/)).toMatchObject([
+      { name: 'receive user.message', spanId: inputSpan(sessionId, input?.id ?? '').spanId, service: 'longhaul-api' },
+    ]);
     for (const secret of ['a-secret-of-the-command', 'a-secret-of-the-answer', 'Play this', stack.key]) {
       expect(collector.bytes().includes(secret), secret).toBe(false);
     }
+    await sameInTheRecord(sessionId);
   });
 
   it('is cut where a person is waited for, and linked', async () => {
@@ -119,6 +150,10 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
     await driver.quiet([sessionId]);
     await untilSpans(sessionId, /^invoke_agent/, 2);
     await untilSpans(sessionId, /^chat/, 2);
+    expect(named(sessionId, /^receive/).map((span) => span.name)).toEqual([
+      'receive user.message',
+      'receive user.tool_confirmation',
+    ]);
     const [first, second] = named(sessionId, /^invoke_agent/);
     expect(second).toMatchObject({
       spanId: turnSpan(sessionId, 1, 1).spanId,
@@ -129,6 +164,30 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
     expect(second?.startMs).toBeGreaterThanOrEqual(first?.endMs ?? Number.POSITIVE_INFINITY);
     expect(named(sessionId, /^execute_tool/)[0]?.parentSpanId).toBe(second?.spanId);
     expect(named(sessionId, /^chat/).map((span) => span.parentSpanId)).toEqual([first?.spanId, second?.spanId]);
+    await sameInTheRecord(sessionId);
+  });
+
+  it('keeps the context of a client as a link of what it sent', async () => {
+    const sessionId = await driver.open([{ text: 'one' }]);
+    await driver.quiet([sessionId]);
+    const client = { traceId: 'ab'.repeat(16), spanId: 'cd'.repeat(8) };
+    const response = await fetch(`${stack.url}/v1/sessions/${sessionId}/events`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${stack.key}`,
+        'content-type': 'application/json',
+        traceparent: formatTraceparent(client),
+      },
+      body: JSON.stringify({ events: [{ type: 'user.message', content: 'two' }] }),
+    });
+    expect(response.status).toBe(200);
+    await driver.quiet([sessionId]);
+    await untilSpans(sessionId, /^receive/, 2);
+    await untilSpans(sessionId, /^invoke_agent/, 2);
+    const [, received] = named(sessionId, /^receive/);
+    expect(received?.links).toEqual([client]);
+    const [, second] = named(sessionId, /^invoke_agent/);
+    expect(second?.links).toEqual([{ traceId: traceIdOf(sessionId), spanId: received?.spanId }]);
   });
 
   it('joins although the worker is killed in a command, and the api in an answer', async () => {
@@ -155,5 +214,6 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
     const parents = new Set(spans.map((span) => span.parentSpanId));
     expect(parents).toEqual(new Set(['', sessionSpan(sessionId).spanId, turnSpan(sessionId, 1, 0).spanId]));
     expect(named(sessionId, /^execute_tool/)).toHaveLength(1);
+    await sameInTheRecord(sessionId);
   });
 });
