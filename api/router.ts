@@ -79,8 +79,8 @@ interface Change {
 }
 
 /** One transaction: idempotency key, work and stored answer commit together, deliveries follow. */
-async function change(given: Change): Promise<void> {
-  const { item, req, res, services, principal, body, input, log, request } = given;
+async function change(asked: Change): Promise<void> {
+  const { item, req, res, services, principal, body, input, log, request } = asked;
   const deliveries: (() => Promise<unknown>)[] = [];
   const key = item.method === 'post' ? idempotencyKey(req) : undefined;
   const route = `${item.method} ${req.path}`;
@@ -98,8 +98,8 @@ async function change(given: Change): Promise<void> {
         return { response: stored.response, replayed: true };
       }
     }
-    const afterCommit = (work: () => Promise<unknown>): void => void deliveries.push(work);
-    const context: Context = { db: tx, principal, services, log, request, afterCommit };
+    const given = { principal, services, log, request };
+    const context: Context = { ...given, db: tx, afterCommit: (work) => deliveries.push(work) };
     const made = await item.run(context, input);
     if (key !== undefined) {
       await storeResponse(tx, principal.id, key, { route, bodyDigest, status: 200, response: storable(item, made) });

@@ -126,11 +126,9 @@ export const sessionTrace = z
     turns: z
       .array(turn)
       .meta({ description: 'A turn that goes on on the next page is there, too, with its next steps' }),
-    other_calls: z
-      .array(call)
-      .meta({
-        description: 'Calls with the session’s key that belong to no step, newest first; on the first page only',
-      }),
+    other_calls: z.array(call).meta({
+      description: 'Calls with the session’s key that belong to no step, newest first; on the first page only',
+    }),
     other_calls_truncated: z.boolean(),
     next_page: z.string().nullable(),
   })

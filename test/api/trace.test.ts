@@ -29,7 +29,7 @@ class Record {
       `INSERT INTO steps (session_id, turn, step, model, stop_reason, content, usage) VALUES ($1, $2, $3, 'scripted', 'end_turn', '[]', '{}')`,
       [this.#sessionId, turn, step],
     );
-    await this.call(`${this.#sessionId}/${turn}/${step}`, turn, step);
+    await this.modelCall(`${this.#sessionId}/${turn}/${step}`, turn, step);
     for (let position = 0; position < tools; position += 1) {
       await this.#api.pool.query(
         `INSERT INTO effects (id, session_id, turn, step, position, tool_use_id, tool, kind, idempotent, input, digest, state, verdict,
@@ -102,7 +102,7 @@ describe('GET /v1/sessions/{id}/trace', () => {
     await record.event('session.status_idle', '2026-01-01T00:01:00Z', 'pause/1/0/0');
     await record.event('session.status_running', '2026-01-01T00:02:00Z', null);
     await record.event('session.status_idle', '2026-01-01T00:10:00Z', 'turn-end/1');
-    const outside = await record.call(null, null, null, 'provider_timeout');
+    const outside = await record.modelCall(null, null, null, 'provider_timeout');
     const trace = await traceOf(sessionId);
     expect(trace).toMatchObject({ calls: 3, cost_micros: 126, next_page: null, other_calls_truncated: false });
     const [turn] = trace.turns;
@@ -165,7 +165,7 @@ describe('GET /v1/sessions/{id}/trace', () => {
     const record = new Record(api, sessionId);
     await record.turn(1);
     await record.step(1, 0, LIMITS.toolCallsPerStep + 3);
-    for (let call = 0; call < LIMITS.traceOtherCalls + 1; call += 1) await record.call(null, null, null);
+    for (let call = 0; call < LIMITS.traceOtherCalls + 1; call += 1) await record.modelCall(null, null, null);
     const trace = await traceOf(sessionId);
     expect(trace.turns[0]?.steps[0]?.effects).toHaveLength(LIMITS.toolCallsPerStep);
     expect(trace.other_calls).toHaveLength(LIMITS.traceOtherCalls);
