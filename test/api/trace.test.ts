@@ -41,7 +41,7 @@ class Record {
     }
   }
 
-  async call(
+  async modelCall(
     key: string | null,
     turn: number | null,
     step: number | null,
