@@ -12,7 +12,7 @@ export interface Exchange {
   id: string;
 }
 
-type Method = 'GET' | 'POST' | 'DELETE';
+export type Method = 'GET' | 'POST' | 'DELETE';
 
 interface Endpoint {
   method: Method;

@@ -20,9 +20,10 @@ import { GatewayMetrics } from './metrics.ts';
 import { LivePrices } from './prices/live-prices.ts';
 import type { Protocol } from './protocol.ts';
 import { createHttpProvider } from './providers/http-provider.ts';
-import type { Provider, ProviderRequest } from './providers/port.ts';
+import type { Provider, ProviderRequest, StoredRequest } from './providers/port.ts';
+import { StoredResponses } from './responses/stored-responses.ts';
 import { createScriptedProvider } from './providers/scripted-provider.ts';
-import { EndpointTable, type Exchange, type Found } from './endpoints.ts';
+import { EndpointTable, type Exchange, type Found, type Method } from './endpoints.ts';
 import { describeModel, listModels, routeModel, SCRIPTED_MODEL, type ProviderName } from './routing/models.ts';
 import { readRequestFacts, withModel, withUsageReport } from './routing/request.ts';
 import { CallTelemetry } from './trace.ts';
@@ -65,6 +66,7 @@ class GatewayServer implements Gateway {
   readonly #pricesRead: Promise<void>;
   readonly #recorded: RecordedCalls;
   readonly #caches: Caches;
+  readonly #responses: StoredResponses;
   readonly #endpoints: EndpointTable;
 
   constructor(deps: GatewayDeps) {
@@ -92,6 +94,14 @@ class GatewayServer implements Gateway {
       leaseMs: config.leaseMs,
     });
     this.#caches = new Caches({ pool, logger, config, ledger: this.#ledger, registry: deps.registry });
+    this.#responses = new StoredResponses({
+      pool,
+      logger,
+      authenticator: this.#authenticator,
+      prices: this.#prices,
+      timeouts: config.timeouts,
+      providerOf: ({ provider }) => this.#providers.get(provider as ProviderName),
+    });
     this.#endpoints = this.#listEndpoints();
   }
 
@@ -109,6 +119,15 @@ class GatewayServer implements Gateway {
       table.add('GET', `${base}/models`, 'messages', (exchange) => this.#models(exchange));
       table.add('GET', `${base}/models/{id}`, 'messages', (exchange) => this.#model(exchange));
     }
+    for (const base of ['/v1', '']) {
+      const stored = (method: Method, path: string, action: StoredRequest['action']): void => {
+        table.add(method, `${base}/responses/{id}${path}`, 'responses', (exchange) => this.#stored(exchange, action));
+      };
+      stored('POST', '/cancel', 'cancel');
+      stored('GET', '/input_items', 'input_items');
+      stored('GET', '', 'retrieve');
+      stored('DELETE', '', 'delete');
+    }
     table.add('POST', '/v1/model-calls/cancel', 'messages', (exchange) => this.#cancel(exchange));
     if (this.#deps.config.scripted) {
       table.add('GET', '/scripted/calls', 'messages', (exchange) => this.#scriptedCalls(exchange));
@@ -125,6 +144,7 @@ class GatewayServer implements Gateway {
 
   async close(graceMs: number = CLOSE_GRACE_MS): Promise<void> {
     await this.#recorded.close(graceMs);
+    await this.#responses.close();
     await Promise.all(Array.from(this.#providers.values(), (provider) => provider.close()));
     await this.#caches.close();
     await this.#ledger.drain();
@@ -159,13 +179,14 @@ class GatewayServer implements Gateway {
   ): Promise<void> {
     // The body is read while the key is looked up; a refused key still waits for it, so that the answer is read.
     const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req), this.#pricesRead]);
-    const { model, stream } = readRequestFacts(body);
+    const facts = readRequestFacts(body);
+    const { model, stream } = facts;
     const route = routeModel(this.#deps.config, protocol, model);
     if (!mayCall(caller, model)) throw new LonghaulError('model_not_allowed', `this key may not call "${model}"`);
     const provider = this.#providers.get(route.provider);
     if (provider === undefined) throw new LonghaulError('model_not_found', `no provider serves "${model}"`);
     const named = route.providerModel === model ? body : withModel(body, route.providerModel);
-    const request: ModelRequest = {
+    const plain: ModelRequest = {
       res,
       requestId,
       protocol,
@@ -188,7 +209,10 @@ class GatewayServer implements Gateway {
     };
     const key = req.headers['idempotency-key'];
     const callKey = operation === 'generate' && typeof key === 'string' ? readCallKey(caller, key) : undefined;
-    await this.#caches.serve(req.headers, request, callKey, (ready) => this.#call(ready, callKey));
+    const request = protocol === 'responses' ? await this.#responses.prepare(plain, facts, key !== undefined) : plain;
+    // An answer that is still to be made is none to keep.
+    if (request.background !== undefined) await this.#call(request, undefined);
+    else await this.#caches.serve(req.headers, request, callKey, (ready) => this.#call(ready, callKey));
   }
 
   /** Makes the call, as its own or as that of its idempotency key. */
@@ -200,6 +224,12 @@ class GatewayServer implements Gateway {
       { ...shared, pool, ledger: this.#ledger, telemetry: this.#telemetry, timeouts: config.timeouts },
       request,
     );
+  }
+
+  async #stored(exchange: Exchange, action: StoredRequest['action']): Promise<void> {
+    const [caller] = await Promise.all([this.#authenticator.authenticate(exchange.req), this.#pricesRead]);
+    exchange.req.resume();
+    await this.#responses.serve(exchange, caller, action);
   }
 
   async #models({ req, res, requestId }: Exchange): Promise<void> {

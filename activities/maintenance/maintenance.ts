@@ -1,4 +1,5 @@
 import { deleteOldAnswers } from '../../db/queries/cached-answers.ts';
+import { deleteOldGatewayResponses } from '../../db/queries/gateway-responses.ts';
 import { deleteOldResponses } from '../../db/queries/idempotency.ts';
 import { deleteOldModelCalls } from '../../db/queries/retention.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
@@ -31,7 +32,8 @@ export function maintenanceActivities(deps: ActivityDeps): MaintenanceActivities
         const responses = await deleteOldResponses(deps.pool, 1_000);
         const calls = await deleteOldModelCalls(deps.pool, 1_000);
         const answers = await deleteOldAnswers(deps.pool, 1_000);
-        return { deleted: responses + calls + answers };
+        const stored = await deleteOldGatewayResponses(deps.pool, 1_000);
+        return { deleted: responses + calls + answers + stored };
       }),
   };
 }

@@ -59,7 +59,8 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
     outcome,
   );
   request.onUsage?.(outcome.usage);
-  if (request.upstream.operation === 'generate') {
+  if (request.background?.isTaken() === true) request.background.ended();
+  else if (request.upstream.operation === 'generate') {
     const facts = { ...request, provider: request.provider.name, place: undefined };
     const entry = ledgerEntry(deps.prices, facts, outcome);
     deps.ledger.write(entry);

@@ -23,6 +23,12 @@ export interface ModelRequest {
   upstream: ProviderRequest;
   /** Told what the call used, once, when it has ended. */
   onUsage?: (usage: Usage) => void;
+  /** Present when nobody waits for the answer: what it cost is known when it is looked at later. */
+  background?: {
+    /** The provider has taken the call: it is paid for, whatever becomes of this request. */
+    isTaken: () => boolean;
+    ended: () => void;
+  };
 }
 
 /** Header that tells a caller its answer was made for an earlier request. */

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { Pool, type Dispatcher } from 'undici';
 import { assertNever } from '../../contracts/states.ts';
 import type { UpstreamConfig } from '../config.ts';
-import type { AnswerSink, Provider, ProviderRequest, RunningCall } from './port.ts';
+import type { AnswerSink, Provider, ProviderRequest, RunningCall, StoredRequest } from './port.ts';
 
 interface HttpProviderOptions {
   name: 'anthropic' | 'openai';
@@ -26,6 +26,21 @@ const RATE_LIMIT_HEADERS = ['anthropic-ratelimit-', 'x-ratelimit-'];
 const CONNECT_TIMEOUT_MS = 10_000;
 const CONNECTIONS = 512;
 
+interface Sent {
+  headers: Record<string, string>;
+  search: string;
+  body?: Buffer;
+}
+
+const responsePath = ({ responseId }: StoredRequest): string => `/responses/${encodeURIComponent(responseId)}`;
+/** What is done with a stored answer, in OpenAI's API. */
+const STORED: Record<StoredRequest['action'], (request: StoredRequest) => ['GET' | 'POST' | 'DELETE', string]> = {
+  retrieve: (request) => ['GET', responsePath(request)],
+  input_items: (request) => ['GET', `${responsePath(request)}/input_items`],
+  cancel: (request) => ['POST', `${responsePath(request)}/cancel`],
+  delete: (request) => ['DELETE', responsePath(request)],
+};
+
 /** Makes a provider that passes bytes through to a vendor's HTTP API; the vendor key lives here only. */
 export function createHttpProvider(options: HttpProviderOptions): Provider {
   const base = new URL(options.upstream.baseUrl);
@@ -39,27 +54,21 @@ export function createHttpProvider(options: HttpProviderOptions): Provider {
     connect: { timeout: CONNECT_TIMEOUT_MS },
   });
   const keyHeaders = keyHeadersOf(options);
+  const send = (method: 'GET' | 'POST' | 'DELETE', path: string, what: Sent, sink: AnswerSink): RunningCall => {
+    const call = new HttpCall(sink);
+    // A compressed answer could not be tapped for its usage.
+    const headers = { ...what.headers, 'accept-encoding': 'identity', ...keyHeaders };
+    const { body } = what;
+    const typed = body === undefined ? headers : { ...headers, 'content-type': 'application/json' };
+    pool.dispatch({ method, path: pathPrefix + path + what.search, headers: typed, body: body ?? null }, call);
+    return call;
+  };
   return {
     name: options.name,
-    start: (request, sink) => {
-      const call = new HttpCall(sink);
-      pool.dispatch(
-        {
-          method: 'POST',
-          path: pathPrefix + pathOf(options.name, request) + request.search,
-          headers: {
-            ...request.headers,
-            'content-type': 'application/json',
-            // A compressed answer could not be tapped for its usage.
-            'accept-encoding': 'identity',
-            ...keyHeaders,
-          },
-          body: request.body,
-        },
-        call,
-      );
-      return call;
-    },
+    start: (request, sink) => send('POST', pathOf(options.name, request), request, sink),
+    ...(options.name === 'openai' && {
+      stored: (request: StoredRequest, sink: AnswerSink) => send(...STORED[request.action](request), request, sink),
+    }),
     close: () => pool.destroy(),
   };
 }

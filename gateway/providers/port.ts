@@ -40,8 +40,20 @@ export interface RunningCall {
   abort(): void;
 }
 
+/** Something to be done with an answer that stays at its provider. */
+export interface StoredRequest {
+  action: 'retrieve' | 'input_items' | 'cancel' | 'delete';
+  responseId: string;
+  /** Protocol headers of the caller, lower-case. */
+  headers: Record<string, string>;
+  /** Query string with its question mark, or empty. */
+  search: string;
+}
+
 export interface Provider {
   readonly name: string;
   start(request: ProviderRequest, sink: AnswerSink): RunningCall;
+  /** Absent where no answer stays. */
+  stored?(request: StoredRequest, sink: AnswerSink): RunningCall;
   close(): Promise<void>;
 }

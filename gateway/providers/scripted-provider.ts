@@ -8,6 +8,7 @@ import { readConversation } from './scripted-conversation.ts';
 import type { Frame } from './scripted-frame.ts';
 import { makeReply, type Reply } from './scripted-reply.ts';
 import { ScriptError } from './scripted-script.ts';
+import { ScriptedStore } from './scripted-stored.ts';
 import { bodyOf, framesOf } from './scripted-wire.ts';
 
 /** Counts of callers without a session are kept for this many steps. */
@@ -16,16 +17,19 @@ const REMEMBERED_PLACES = 10_000;
 /** The offline model of development and tests: answers what the script in the conversation says. */
 export function createScriptedProvider(pool: Pool): Provider {
   const counts = new ScriptedCounts(pool);
+  const store = new ScriptedStore();
   const running = new Set<ScriptedCall>();
   return {
     name: 'scripted',
     start: (request, sink) => {
-      const call = new ScriptedCall(request, sink, counts);
+      const call = new ScriptedCall(request, sink, { counts, store });
       running.add(call);
       void call.play().finally(() => running.delete(call));
       return call;
     },
+    stored: (request, sink) => store.serve(request, sink),
     close: () => {
+      store.close();
       for (const call of running) call.abort();
       return Promise.resolve();
     },
@@ -62,23 +66,32 @@ class ScriptedCall implements RunningCall {
   readonly #request: ProviderRequest;
   readonly #sink: AnswerSink;
   readonly #counts: ScriptedCounts;
+  readonly #store: ScriptedStore;
+  #background: RunningCall | undefined;
   #isAborted = false;
   #wakeUp: (() => void) | undefined;
   #unblock: (() => void) | undefined;
 
-  constructor(request: ProviderRequest, sink: AnswerSink, counts: ScriptedCounts) {
+  constructor(
+    request: ProviderRequest,
+    sink: AnswerSink,
+    { counts, store }: { counts: ScriptedCounts; store: ScriptedStore },
+  ) {
     this.#request = request;
     this.#sink = sink;
     this.#counts = counts;
+    this.#store = store;
   }
 
   abort(): void {
     this.#isAborted = true;
+    this.#background?.abort();
     this.#wakeUp?.();
     this.#unblock?.();
   }
 
   resume(): void {
+    this.#background?.resume();
     this.#unblock?.();
   }
 
@@ -101,6 +114,13 @@ class ScriptedCall implements RunningCall {
     const { sessionId } = this.#request;
     const place = sessionId === undefined ? undefined : { sessionId, script: reply.script, step: reply.step };
     const asked = await this.#counts.asked(place, reply);
+    const isStored = this.#request.protocol === 'responses' && parsed['store'] !== false;
+    if (isStored && parsed['background'] === true) {
+      this.#check();
+      const bill = (): Promise<void> => this.#counts.billed(place);
+      this.#background = this.#store.start({ reply, request: parsed, bill }, this.#sink);
+      return;
+    }
     await this.#wait(reply.timing.delayMs ?? 0);
     const { error } = reply;
     if (error !== undefined && asked <= (error.times ?? Number.POSITIVE_INFINITY)) {
@@ -108,6 +128,7 @@ class ScriptedCall implements RunningCall {
       this.#sendWhole(error.status, errorBody(this.#request.protocol, error.type ?? 'api_error', message));
       return;
     }
+    if (isStored) await this.#store.keep(reply, parsed);
     if (parsed['stream'] === true) await this.#stream(reply, parsed, () => this.#counts.billed(place));
     else await this.#answerWhole(reply, () => this.#counts.billed(place));
   }

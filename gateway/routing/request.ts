@@ -9,12 +9,18 @@ interface RequestFacts {
   stream: boolean;
   /** What the caller lets the model write at most; null when it set no limit. */
   maxOutputTokens: number | null;
+  /** Responses: the answer stays at the provider, as it does unless told not to. */
+  isStored: boolean;
+  /** Responses: the answer is made without anybody waiting for it. */
+  isBackground: boolean;
+  /** Responses: the answer this one goes on from. */
+  previousResponseId: string | undefined;
 }
 
 const MAX_MODEL_CHARS = 256;
 /** Messages, older chat, newer chat, responses: a body has the one of its protocol. */
 const OUTPUT_LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
-const FACTS = ['model', 'stream', ...OUTPUT_LIMITS] as const;
+const FACTS = ['model', 'stream', ...OUTPUT_LIMITS, 'store', 'background', 'previous_response_id'] as const;
 const FIELDS = ['model', 'stream', 'stream_options'] as const;
 
 /** Reads what the gateway needs, without parsing where the body's bytes allow it. */
@@ -28,7 +34,15 @@ export function readRequestFacts(body: Buffer): RequestFacts {
   if (typeof model !== 'string' || model === '' || model.length > MAX_MODEL_CHARS) {
     throw new LonghaulError('invalid_request', 'must be the id of a model', { field: 'model' });
   }
-  return { model, stream: fields['stream'] === true, maxOutputTokens: outputLimitOf(fields) };
+  const previous = fields['previous_response_id'];
+  return {
+    model,
+    stream: fields['stream'] === true,
+    maxOutputTokens: outputLimitOf(fields),
+    isStored: fields['store'] !== false,
+    isBackground: fields['background'] === true,
+    previousResponseId: typeof previous === 'string' ? previous : undefined,
+  };
 }
 
 /** The largest of the limits given: whichever one the provider obeys, it writes no more than that. */
