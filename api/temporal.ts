@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { Client, Connection, defaultGrpcRetryOptions, makeGrpcRetryInterceptor } from '@temporalio/client';
 import type { TemporalTarget } from '../temporal/config.ts';
 
@@ -33,6 +34,8 @@ export function connectTemporal(target: TemporalTarget): Temporal {
     client,
     async withDeadline(waitMs, work) {
       const call = new AbortController();
+      // Each call adds a listener and none takes it off again; they go with the controller.
+      setMaxListeners(0, call.signal);
       const run = connection.withAbortSignal(call.signal, () => connection.withDeadline(Date.now() + waitMs, work));
       running.set(call, run);
       try {

@@ -41,7 +41,7 @@ export const LIMITS = {
   approvalTtlMaxMs: 30 * 24 * 3_600_000,
   modelOutageMs: 3_600_000,
   sandboxOutageMs: 15 * 60_000,
-  toolCallsPerStep: 64,
+  toolCallsPerStep: 20,
 
   /** Tools */
   toolTimeoutMs: 120_000,

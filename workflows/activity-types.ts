@@ -10,8 +10,6 @@ export interface StepRef {
 export interface ModelStepArgs extends StepRef {
   /** Messages the turn takes; used by its first step. */
   eventIds: string[];
-  /** The model the message asked for; default: the agent's. */
-  model?: string;
   /** How long the model may be seen to be away before the step gives up. */
   modelOutageMs?: number;
 }

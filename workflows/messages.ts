@@ -5,8 +5,6 @@ import type { ApprovalDecision, InputKind, StopReasonType } from '../contracts/s
 export interface InputMessage {
   eventId: string;
   kind: InputKind;
-  /** `message`: the model of the turn it starts, when it names one (model per turn, invariant 7). */
-  model?: string;
   /** `custom_tool_result`: the effect it answers. */
   effectId?: string;
   /** `tool_confirmation`: the approval it decides. */
@@ -47,13 +45,24 @@ export interface SessionArgs {
   carry?: SessionCarry;
 }
 
+/** A turn in progress: its place and the messages it took. */
+export interface OpenTurn {
+  turn: number;
+  step: number;
+  startedAtMs: number;
+  eventIds: string[];
+}
+
+/** State of a session between two runs; at most 64 KB with everything at its limit. */
 export interface SessionCarry {
   startedAtMs: number;
   lastActiveMs: number;
   turn: number;
-  /** A turn in progress resumes at this step. */
-  open?: { turn: number; step: number; startedAtMs: number; inputs: InputMessage[]; model?: string };
-  queue: InputMessage[];
+  /** Resumes at this step. Runs of an earlier version carried the messages themselves. */
+  open?: OpenTurn | (Omit<OpenTurn, 'eventIds'> & { inputs: InputMessage[] });
+  /** Messages that wait, oldest first; the same holds. */
+  queue: (string | InputMessage)[];
+  /** Ids of inputs that came before those in the queue. */
   seen: string[];
   decisions: ApprovalSignal[];
   /** Effects of custom tools that were answered. */

@@ -41,11 +41,10 @@ export function inputMessage(input: {
   kind: InputKind;
   message: Record<string, unknown>;
 }): InputMessage {
-  const { model, effectId, approvalId, decision } = input.message as Partial<InputMessage>;
+  const { effectId, approvalId, decision } = input.message as Partial<InputMessage>;
   return {
     eventId: input.eventId,
     kind: input.kind,
-    ...(model === undefined ? {} : { model }),
     ...(effectId === undefined ? {} : { effectId }),
     ...(approvalId === undefined ? {} : { approvalId }),
     ...(decision === undefined ? {} : { decision }),

@@ -54,7 +54,7 @@ function refuseBadInput(call: ToolUse, position: number, judgement: Judgement): 
   if (judgement.verdict === 'deny') return judgement;
   const problem =
     position >= LIMITS.toolCallsPerStep
-      ? `more than ${LIMITS.toolCallsPerStep} tool calls in one step`
+      ? `more than ${LIMITS.toolCallsPerStep} tool calls in one step; make this call again in the next`
       : judgement.kind === 'builtin'
         ? inputProblem(call.name, call.input)
         : undefined;

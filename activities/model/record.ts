@@ -20,6 +20,9 @@ import { writeTurnEnd } from '../../db/queries/turn-end.ts';
 import { draftEffects, draftEvents } from './answer.ts';
 import type { ModelAnswer } from './stream.ts';
 
+/** The workflow shows it to people; with it all calls of a step fit into 4 KB. */
+const SHOWN_NAME_CHARS = 32;
+
 /** Writes a step whole: row, events, effects, approvals, audit and, at the end of a turn, its end. */
 export async function recordAnswer(
   deps: ActivityDeps,
@@ -116,7 +119,7 @@ export async function recordedResult(pool: Pool, at: StepRef): Promise<ModelStep
 
 async function planOf(pool: Pool, effect: EffectRow): Promise<PlannedEffect | undefined> {
   if ((FINAL_EFFECT_STATES as readonly string[]).includes(effect.state)) return undefined;
-  const base = { effectId: effect.id, tool: effect.tool.slice(0, 100) };
+  const base = { effectId: effect.id, tool: effect.tool.slice(0, SHOWN_NAME_CHARS) };
   if (effect.kind === 'custom') return { ...base, plan: 'custom' };
   const timeoutMs = timeoutOf(effect);
   if (effect.state === 'waiting') {

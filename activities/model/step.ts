@@ -5,7 +5,7 @@ import { stepKey } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { appendEvents, markEventsProcessed } from '../../db/queries/events.ts';
-import { endAnswerInputs, endInputs, takeInputs } from '../../db/queries/inputs.ts';
+import { endAnswerInputs, endInputs, inputModel, takeInputs } from '../../db/queries/inputs.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession, setRescheduling, setRunning } from '../../db/queries/session-status.ts';
 import { findStep, lockTurn, openTurn, turnModel } from '../../db/queries/turns.ts';
@@ -53,7 +53,7 @@ async function openStep(deps: ActivityDeps, session: SessionForTurn, args: Model
       throw ApplicationFailure.nonRetryable('the session is terminated', 'session_terminated');
     if (args.step === 0) {
       await closeStaleTurns(tx, args.sessionId, args.turn);
-      await openTurn(tx, args.sessionId, args.turn, args.model ?? session.agent.model.id);
+      await openTurn(tx, args.sessionId, args.turn, (await inputModel(tx, args.eventIds)) ?? session.agent.model.id);
       await takeInputs(tx, args.sessionId, args.turn, args.eventIds);
       await markEventsProcessed(tx, args.eventIds);
     }

@@ -34,6 +34,15 @@ export async function markDelivered(db: Queryable, eventIds: string[]): Promise<
   );
 }
 
+/** The model that the messages of a turn ask for, if one of them names one. */
+export async function inputModel(db: Queryable, eventIds: string[]): Promise<string | undefined> {
+  const result = await db.query<{ model: string }>(
+    `SELECT message->>'model' AS model FROM inputs WHERE event_id = ANY($1) AND message ? 'model' LIMIT 1`,
+    [eventIds],
+  );
+  return result.rows[0]?.model;
+}
+
 /** A turn takes these messages. */
 export async function takeInputs(tx: Queryable, sessionId: string, turn: number, eventIds: string[]): Promise<void> {
   await tx.query(

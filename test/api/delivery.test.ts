@@ -66,7 +66,7 @@ describe('delivery', () => {
       title: 'Fix it',
       agent: { id: agentId, version: 1, name: 'Helper' },
       limits: { idleMs: 60_000 },
-      inputs: [{ kind: 'message', model: 'scripted' }],
+      inputs: [{ kind: 'message' }],
     });
     // Ids and decisions only: the text itself stays in Postgres (invariant 6).
     expect(JSON.stringify(args)).not.toContain('hello');

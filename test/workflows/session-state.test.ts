@@ -1,3 +1,4 @@
+import { defaultPayloadConverter } from '@temporalio/common';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -12,6 +13,7 @@ const ARGS: SessionArgs = {
   inputs: [],
 };
 const message = (eventId: string): InputMessage => ({ eventId, kind: 'message' });
+const idOf = (prefix: string, index: number): string => `${prefix}_${String(index).padStart(26, '0')}`;
 const restart = (state: SessionState): SessionState => new SessionState({ ...ARGS, carry: state.toCarry() }, 99);
 
 describe('SessionState', () => {
@@ -24,20 +26,29 @@ describe('SessionState', () => {
           if (cuts.includes(index)) state = restart(state);
           state.accept(message(id));
         });
-        expect(state.queue.map((input) => input.eventId)).toEqual([...new Set(deliveries)]);
+        expect(state.queue).toEqual([...new Set(deliveries)]);
       }),
     );
   });
 
   it('runs one message per turn and keeps the rest queued over continue-as-new', () => {
-    let state = new SessionState({ ...ARGS, inputs: [message('a'), { ...message('b'), model: 'm2' }] }, 0);
-    expect(state.beginTurn(1)).toMatchObject({ turn: 1, step: 0, inputs: [{ eventId: 'a' }] });
+    let state = new SessionState({ ...ARGS, inputs: [message('a'), message('b')] }, 0);
+    expect(state.beginTurn(1)).toMatchObject({ turn: 1, step: 0, eventIds: ['a'] });
     const open = state.beginTurn(5);
     open.step = 7;
     state = restart(state);
     expect(state.beginTurn(9)).toMatchObject({ turn: 1, step: 7, startedAtMs: 1 });
     state.endTurn(10);
-    expect(state.beginTurn(11)).toMatchObject({ turn: 2, step: 0, model: 'm2' });
+    expect(state.beginTurn(11)).toMatchObject({ turn: 2, step: 0, eventIds: ['b'] });
+  });
+
+  it('goes on with what a run of an earlier version carried: whole messages', () => {
+    const before = new SessionState(ARGS, 0).toCarry();
+    const open = { turn: 3, step: 2, startedAtMs: 1, inputs: [{ ...message('a'), model: 'm' }] };
+    const state = new SessionState({ ...ARGS, carry: { ...before, open, queue: [message('b')] } }, 9);
+    expect(state.beginTurn(9)).toEqual({ turn: 3, step: 2, startedAtMs: 1, eventIds: ['a'] });
+    state.accept(message('b'));
+    expect(state.queue).toEqual(['b']);
   });
 
   it('keeps the first decision about an approval and remembers it when it comes before the question', () => {
@@ -82,13 +93,28 @@ describe('SessionState', () => {
     expect(state.refusal(message('late'))).toBe('closing');
   });
 
-  it('keeps what is carried over small: at most the newest ids beside the queue', () => {
-    const state = new SessionState(ARGS, 0);
+  it('is carried over in 64 KB with everything at its limit, and nothing that waits is left behind', () => {
+    const args = { ...ARGS, title: '\u{1F600}'.repeat(LIMITS.titleChars / 2), notify: idOf('deployment/depl', 0) };
+    const state = new SessionState(args, 0);
     for (let index = 0; index < 5_000; index += 1) {
-      state.accept(message(`sevt_${String(index).padStart(26, '0')}`));
-      if (state.open === undefined) state.beginTurn(index);
+      state.accept(message(idOf('sevt', index)));
+      state.beginTurn(index);
       state.endTurn(index);
     }
-    expect(JSON.stringify(state.toCarry()).length).toBeLessThan(64 * 1024);
+    state.accept(message(idOf('sevt', 5_000)));
+    state.beginTurn(1);
+    for (let index = 5_001; index <= 5_000 + LIMITS.queuedInputs; index += 1)
+      state.accept(message(idOf('sevt', index)));
+    for (let index = 0; index < 3_000; index += 1) {
+      const answer = { eventId: idOf('sevt', 10_000 + index), kind: 'custom_tool_result' as const };
+      state.accept({ ...answer, effectId: idOf('sevt', 20_000 + index) });
+      state.decide({ approvalId: idOf('appr', index), decision: 'allow', message: 'x'.repeat(5_000) });
+    }
+    state.terminate('why '.repeat(10_000));
+    const payload = defaultPayloadConverter.toPayload({ ...args, inputs: [], carry: state.toCarry() });
+    expect(payload?.data?.length).toBeLessThan(64 * 1024);
+    expect(restart(state).queue).toEqual(state.queue);
+    expect(state.queue).toHaveLength(LIMITS.queuedInputs);
+    expect(restart(state).open).toEqual(state.open);
   });
 });

@@ -70,19 +70,17 @@ function listen(state: SessionState, cancelTurn: () => void): void {
   });
   setHandler(stop, ({ eventId }) => state.stop(eventId));
   setHandler(terminate, ({ reason }) => {
-    state.terminateReason ??= reason;
+    state.terminate(reason);
     cancelTurn();
   });
   setHandler(peek, () => state.peek());
 }
 
 /** Idle until there is something to do; pauses the sandbox after a while and ends the session at its limits. */
-async function waitForWork({ state, args }: SessionContext): Promise<'work' | 'continue_as_new'> {
+async function waitForWork(context: SessionContext): Promise<'work' | 'continue_as_new'> {
+  const { state, args } = context;
   for (;;) {
-    const controls = state.takeControls();
-    if (controls.length > 0) {
-      await records.closeInputs({ sessionId: args.sessionId, eventIds: controls, reason: 'applied' });
-    }
+    await closeControls(context);
     if (historyIsLong() && !state.isClosing()) return 'continue_as_new';
     if (state.open !== undefined || state.isClosing()) return 'work';
     const ageLeftMs = state.startedAtMs + args.limits.wallClockMs - Date.now();
@@ -102,6 +100,12 @@ async function waitForWork({ state, args }: SessionContext): Promise<'work' | 'c
   }
 }
 
+/** Interrupts and stops have been applied, or found nothing to act on. */
+async function closeControls({ state, args }: SessionContext): Promise<void> {
+  const eventIds = state.takeControls();
+  if (eventIds.length > 0) await records.closeInputs({ sessionId: args.sessionId, eventIds, reason: 'applied' });
+}
+
 /** What housekeeping cannot do is the reaper's; it is no reason for the session to fail. */
 async function untilGivenUp(work: Promise<void>): Promise<void> {
   try {
@@ -112,7 +116,10 @@ async function untilGivenUp(work: Promise<void>): Promise<void> {
 }
 
 /** The next run may be taken by a newer worker; agents and prompts are versions in Postgres, so it reads the same. */
-async function cutHistory({ state, args }: SessionContext): Promise<void> {
+async function cutHistory(context: SessionContext): Promise<void> {
+  const { state, args } = context;
+  // What a long turn has heard would else be carried along, however much it is.
+  while (state.controls.length > 0) await closeControls(context);
   await condition(allHandlersFinished);
   const next = makeContinueAsNewFunc<typeof session>({ initialVersioningBehavior: 'AUTO_UPGRADE' });
   await next({ ...args, inputs: [], carry: state.toCarry() });

@@ -1,13 +1,17 @@
-import type { ApprovalSignal, InputMessage, SessionArgs, SessionCarry, SessionPeek } from '../messages.ts';
+import type { ApprovalSignal, InputMessage, OpenTurn, SessionArgs, SessionCarry, SessionPeek } from '../messages.ts';
 import { LIMITS } from '../../contracts/limits.ts';
+import { bounded, idOf, openTurnOf } from './carry.ts';
+
+const REASON_CHARS = 500;
 
 /** Everything a session workflow knows, free of Temporal so that unit tests can drive it. */
 export class SessionState {
   readonly startedAtMs: number;
   lastActiveMs: number;
   turn: number;
-  open: SessionCarry['open'];
-  readonly queue: InputMessage[];
+  open: OpenTurn | undefined;
+  /** Messages that wait: ids only, content and model are in Postgres. */
+  readonly queue: string[];
   readonly decisions: Map<string, ApprovalSignal>;
   readonly answered: Set<string>;
   readonly controls: string[];
@@ -29,9 +33,9 @@ export class SessionState {
     this.startedAtMs = carry?.startedAtMs ?? nowMs;
     this.lastActiveMs = carry?.lastActiveMs ?? nowMs;
     this.turn = carry?.turn ?? args.lastTurn ?? 0;
-    this.open = carry?.open;
-    this.queue = [...(carry?.queue ?? [])];
-    this.seen = new Set(carry?.seen ?? []);
+    this.open = openTurnOf(carry?.open);
+    this.queue = (carry?.queue ?? []).map(idOf);
+    this.seen = new Set([...(carry?.seen ?? []), ...this.queue]);
     this.decisions = new Map((carry?.decisions ?? []).map((signal) => [signal.approvalId, signal]));
     this.firstTurnReported = carry?.firstTurnReported ?? false;
     this.stopRequested = carry?.stopRequested ?? false;
@@ -56,7 +60,7 @@ export class SessionState {
     this.remember(input.eventId);
     switch (input.kind) {
       case 'message':
-        this.queue.push(input);
+        this.queue.push(input.eventId);
         return;
       case 'custom_tool_result':
         if (input.effectId !== undefined) this.answered.add(input.effectId);
@@ -71,9 +75,14 @@ export class SessionState {
         this.controls.push(input.eventId);
         return;
       case 'terminate':
-        this.terminateReason ??= 'terminated by a client';
+        this.terminate('terminated by a client');
         return;
     }
+  }
+
+  /** The first reason stands. */
+  terminate(reason: string): void {
+    this.terminateReason ??= reason.slice(0, REASON_CHARS);
   }
 
   /** The first decision about an approval stands; Postgres is the judge of conflicts. */
@@ -134,18 +143,12 @@ export class SessionState {
   }
 
   /** Opens the next turn with the oldest queued message. */
-  beginTurn(nowMs: number): NonNullable<SessionCarry['open']> {
+  beginTurn(nowMs: number): OpenTurn {
     if (this.open !== undefined) return this.open;
-    const input = this.queue.shift();
-    if (input === undefined) throw new Error('no queued message');
+    const eventId = this.queue.shift();
+    if (eventId === undefined) throw new Error('no queued message');
     this.turn += 1;
-    this.open = {
-      turn: this.turn,
-      step: 0,
-      startedAtMs: nowMs,
-      inputs: [input],
-      ...(input.model === undefined ? {} : { model: input.model }),
-    };
+    this.open = { turn: this.turn, step: 0, startedAtMs: nowMs, eventIds: [eventId] };
     return this.open;
   }
 
@@ -161,12 +164,13 @@ export class SessionState {
     this.answered.clear();
   }
 
+  /** At most as many as one activity takes. */
   takeControls(): string[] {
-    return this.controls.splice(0);
+    return this.controls.splice(0, LIMITS.seenInputIds);
   }
 
   toCarry(): SessionCarry {
-    return {
+    return bounded({
       startedAtMs: this.startedAtMs,
       lastActiveMs: this.lastActiveMs,
       turn: this.turn,
@@ -180,7 +184,7 @@ export class SessionState {
       ...(this.terminateReason === undefined ? {} : { terminateReason: this.terminateReason }),
       firstTurnReported: this.firstTurnReported,
       stopRequested: this.stopRequested,
-    };
+    });
   }
 
   peek(): SessionPeek {

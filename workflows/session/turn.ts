@@ -94,8 +94,7 @@ async function stepLoop(context: SessionContext): Promise<LoopEnd> {
     const { modelStep } = modelCall(args.limits.turnTimeoutMs, `turn ${open.turn} step ${open.step}`);
     const result = await modelStep({
       ...at,
-      eventIds: open.inputs.map((input) => input.eventId),
-      ...(open.model === undefined ? {} : { model: open.model }),
+      eventIds: open.eventIds,
       modelOutageMs: args.limits.modelOutageMs,
     });
     if (result.kind === 'ended') return { recorded: result.stopReason };
@@ -117,7 +116,7 @@ function limitReached(
 
 async function finish(context: SessionContext, end: Omit<EndTurnArgs, 'sessionId' | 'eventIds'>): Promise<TurnEnd> {
   const { state, args } = context;
-  const eventIds = (state.open?.inputs ?? []).map((input) => input.eventId);
+  const eventIds = state.open?.eventIds ?? [];
   await CancellationScope.nonCancellable(() => records.endTurn({ sessionId: args.sessionId, eventIds, ...end }));
   state.endTurn(Date.now());
   return { kind: 'ended', stopReason: end.stopReason };
