@@ -66,7 +66,7 @@ export const ERROR_CATALOGUE = {
     status: 402,
     type: 'billing_error',
     retryable: false,
-    next: 'Raise the budget of the session, then send a message to resume.',
+    next: 'Raise the budget, then ask again; a session goes on with the next message.',
   },
   model_not_budgetable: {
     status: 400,

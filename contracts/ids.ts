@@ -15,6 +15,8 @@ export const ID_PREFIX = {
   request: 'req',
   ledger: 'call',
   price: 'price',
+  budget: 'bdgt',
+  budgetEvent: 'bevt',
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIX;

@@ -1,6 +1,7 @@
 /** All shapes of the API, for clients in this language. */
 export * from './agents.ts';
 export * from './approvals.ts';
+export * from './budgets.ts';
 export * from './caching.ts';
 export * from './definitions.ts';
 export * from './deployments.ts';

@@ -77,6 +77,11 @@ export const LIMITS = {
   recordedCallTtlMs: 7 * 24 * 3_600_000,
   storedResponseTtlMs: 31 * 24 * 3_600_000,
   backgroundResponseMs: 48 * 3_600_000,
+  budgetThresholds: 10,
+  /** Output a call is held money for when its caller set no limit; grows while it streams. */
+  budgetOutputTokens: 4_096,
+  /** A stream starts when the money is there for its input and this much output. */
+  budgetMinOutputTokens: 256,
   modelFirstByteMs: 120_000,
   modelIdleMs: 120_000,
   modelTotalMs: 20 * 60_000,

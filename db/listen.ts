@@ -1,4 +1,15 @@
 import pg from 'pg';
+import type { Pool, Queryable } from './pool.ts';
+
+/** Tells all listeners of a channel. */
+export async function notify(db: Queryable, channel: string, payload: string): Promise<void> {
+  await db.query('SELECT pg_notify($1, $2)', [channel, payload]);
+}
+
+/** The address of the database a pool is connected to: listening needs a connection of its own. */
+export function databaseUrlOf(pool: Pool): string {
+  return pool.options.connectionString ?? '';
+}
 
 /** Listens until the connection breaks (throws) or `signal` aborts (returns). */
 export async function listenOn(

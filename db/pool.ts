@@ -84,6 +84,11 @@ export function isOutage(error: unknown): boolean {
   );
 }
 
+/** True when a row that another one must refer to is not there. */
+export function isMissingReference(error: unknown): boolean {
+  return error instanceof Error && (error as { code?: unknown }).code === '23503';
+}
+
 /** True for SQLSTATE class 22: the value itself is wrong (a NUL in text, a number out of range …). */
 export function isDataError(error: unknown): boolean {
   const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;

@@ -26,6 +26,8 @@ export interface GatewayConfig {
   /** How long a process that died is still believed to be making its recorded calls. */
   leaseMs: number;
   cache: CacheConfig;
+  /** Output a budget holds money for when a caller sets no limit. */
+  budgetOutputTokens: number;
 }
 
 /** What the gateway needs when it runs as its own process. */
@@ -55,6 +57,7 @@ export function readGatewayConfig(env: Environment = process.env): GatewayConfig
     },
     leaseMs: wholeNumber(env, 'LONGHAUL_GATEWAY_LEASE_MS', 5_000),
     cache: readCacheConfig(env),
+    budgetOutputTokens: wholeNumber(env, 'LONGHAUL_BUDGET_OUTPUT_TOKENS', LIMITS.budgetOutputTokens),
   };
 }
 

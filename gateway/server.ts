@@ -7,12 +7,13 @@ import { isOutage, type Pool } from '../db/pool.ts';
 import { listScriptedCalls } from '../db/queries/scripted-calls.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { NO_TRACING, type Tracing } from '../telemetry/tracing.ts';
-import { Authenticator, mayCall } from './auth.ts';
+import { Authenticator, mayCall, type Caller } from './auth.ts';
+import { BudgetService } from './budget/service.ts';
 import { Caches } from './cache/caches.ts';
 import { serveDirect } from './calls/direct.ts';
 import { readCallKey, type CallKey } from './calls/idempotency-key.ts';
-import { LedgerWriter } from './calls/ledger-writer.ts';
-import type { ModelRequest } from './calls/model-request.ts';
+import type { Meter } from './calls/metered-call.ts';
+import { DEGRADED_HEADER, type ModelRequest } from './calls/model-request.ts';
 import { RecordedCalls } from './calls/recorded.ts';
 import type { GatewayConfig } from './config.ts';
 import { parseJsonObject, readBody, sendError, sendJson } from './http.ts';
@@ -61,7 +62,8 @@ class GatewayServer implements Gateway {
   readonly #authenticator: Authenticator;
   readonly #metrics: GatewayMetrics;
   readonly #telemetry: CallTelemetry;
-  readonly #ledger: LedgerWriter;
+  readonly #budgets: BudgetService;
+  readonly #meter: Meter;
   readonly #prices: LivePrices;
   readonly #pricesRead: Promise<void>;
   readonly #recorded: RecordedCalls;
@@ -82,18 +84,19 @@ class GatewayServer implements Gateway {
     this.#prices = new LivePrices(pool, logger);
     this.#pricesRead = this.#prices.start();
     this.#telemetry = new CallTelemetry(deps.tracing ?? NO_TRACING, deps.registry);
-    this.#ledger = new LedgerWriter(pool, logger, config.timeouts.totalMs);
+    this.#budgets = new BudgetService({ pool, logger, prices: this.#prices, config });
+    this.#meter = { keeper: this.#budgets.keeper, journal: this.#budgets.journal, prices: this.#prices };
     this.#recorded = new RecordedCalls({
       pool,
       logger,
       authenticator: this.#authenticator,
-      prices: this.#prices,
+      meter: this.#meter,
       metrics: this.#metrics,
       telemetry: this.#telemetry,
       timeouts: config.timeouts,
       leaseMs: config.leaseMs,
     });
-    this.#caches = new Caches({ pool, logger, config, ledger: this.#ledger, registry: deps.registry });
+    this.#caches = new Caches({ pool, logger, config, journal: this.#budgets.journal, registry: deps.registry });
     this.#responses = new StoredResponses({
       pool,
       logger,
@@ -147,7 +150,7 @@ class GatewayServer implements Gateway {
     await this.#responses.close();
     await Promise.all(Array.from(this.#providers.values(), (provider) => provider.close()));
     await this.#caches.close();
-    await this.#ledger.drain();
+    await this.#budgets.close();
     await this.#prices.close();
   }
 
@@ -180,9 +183,11 @@ class GatewayServer implements Gateway {
     // The body is read while the key is looked up; a refused key still waits for it, so that the answer is read.
     const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req), this.#pricesRead]);
     const facts = readRequestFacts(body);
-    const { model, stream } = facts;
-    const route = routeModel(this.#deps.config, protocol, model);
+    const { model, stream, maxOutputTokens } = facts;
     if (!mayCall(caller, model)) throw new LonghaulError('model_not_allowed', `this key may not call "${model}"`);
+    const planned = await this.#planModel(caller, model, operation);
+    if (planned !== model) res.setHeader(DEGRADED_HEADER, model);
+    const route = routeModel(this.#deps.config, protocol, planned);
     const provider = this.#providers.get(route.provider);
     if (provider === undefined) throw new LonghaulError('model_not_found', `no provider serves "${model}"`);
     const named = route.providerModel === model ? body : withModel(body, route.providerModel);
@@ -197,6 +202,8 @@ class GatewayServer implements Gateway {
       modelDeployment: null,
       isStream: stream,
       traceparent: req.headers['traceparent'] as string | undefined,
+      maxOutputTokens,
+      body,
       upstream: {
         protocol,
         operation,
@@ -218,12 +225,13 @@ class GatewayServer implements Gateway {
   /** Makes the call, as its own or as that of its idempotency key. */
   async #call(request: ModelRequest, callKey: CallKey | undefined): Promise<void> {
     if (callKey !== undefined) return this.#recorded.serve(request, callKey);
-    const shared = { authenticator: this.#authenticator, metrics: this.#metrics, prices: this.#prices };
-    const { pool, config } = this.#deps;
-    await serveDirect(
-      { ...shared, pool, ledger: this.#ledger, telemetry: this.#telemetry, timeouts: config.timeouts },
-      request,
-    );
+    const shared = { authenticator: this.#authenticator, metrics: this.#metrics, meter: this.#meter };
+    await serveDirect({ ...shared, telemetry: this.#telemetry, timeouts: this.#deps.config.timeouts }, request);
+  }
+
+  /** A pool that is nearly spent may say that a cheaper model is called. */
+  async #planModel(caller: Caller, model: string, operation: ProviderRequest['operation']): Promise<string> {
+    return operation === 'generate' ? this.#budgets.keeper.planModel(caller.attribution, model) : model;
   }
 
   async #stored(exchange: Exchange, action: StoredRequest['action']): Promise<void> {

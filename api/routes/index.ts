@@ -1,9 +1,11 @@
 import type { AnyEndpoint } from '../endpoint.ts';
 import { archiveAgent } from './archive-agent.ts';
+import { archiveBudget } from './archive-budget.ts';
 import { archiveDeployment } from './archive-deployment.ts';
 import { archiveEnvironment } from './archive-environment.ts';
 import { archiveSession } from './archive-session.ts';
 import { createAgent } from './create-agent.ts';
+import { createBudget } from './create-budget.ts';
 import { createDeployment } from './create-deployment.ts';
 import { createEnvironment } from './create-environment.ts';
 import { createKey } from './create-key.ts';
@@ -15,6 +17,7 @@ import { deleteSession } from './delete-session.ts';
 import { getAgentCache } from './get-agent-cache.ts';
 import { getAgent } from './get-agent.ts';
 import { getApproval } from './get-approval.ts';
+import { getBudget } from './get-budget.ts';
 import { getDeploymentRun } from './get-deployment-run.ts';
 import { getDeployment } from './get-deployment.ts';
 import { getEffectivePrice } from './get-effective-price.ts';
@@ -32,6 +35,8 @@ import { importPrices } from './import-prices.ts';
 import { listAgentVersions } from './list-agent-versions.ts';
 import { listAgents } from './list-agents.ts';
 import { listApprovals } from './list-approvals.ts';
+import { listBudgetEvents } from './list-budget-events.ts';
+import { listBudgets } from './list-budgets.ts';
 import { listDeploymentRuns } from './list-deployment-runs.ts';
 import { listDeployments } from './list-deployments.ts';
 import { listEnvironments } from './list-environments.ts';
@@ -48,6 +53,7 @@ import { setPrice } from './set-price.ts';
 import { streamEvents } from './stream-events.ts';
 import { unpauseDeployment } from './unpause-deployment.ts';
 import { updateAgent } from './update-agent.ts';
+import { updateBudget } from './update-budget.ts';
 import { updateDeployment } from './update-deployment.ts';
 import { updateEnvironment } from './update-environment.ts';
 import { updateKey } from './update-key.ts';
@@ -105,6 +111,12 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   getEffectivePrice,
   getPrice,
   deletePrice,
+  createBudget,
+  listBudgets,
+  getBudget,
+  updateBudget,
+  archiveBudget,
+  listBudgetEvents,
   getHealth,
   getReadiness,
   getMetrics,

@@ -3,6 +3,7 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import { sessionPath } from '../../contracts/events.ts';
 import { session, sessionUpdate } from '../../contracts/sessions.ts';
 import type { Queryable } from '../../db/pool.ts';
+import { findSessionSpend, putSessionBudget } from '../../db/queries/budgets.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import type { SessionRow } from '../../db/queries/sessions.ts';
 import { getSession, updateSession as saveSession } from '../../db/queries/sessions.ts';
@@ -33,6 +34,7 @@ export const updateSession = endpoint({
       budget: await nextBudget(db, before, body.budget),
     };
     const row = await saveSession(db, before.id, fields);
+    if (body.budget !== undefined) await putSessionBudget(db, row, fields.budget);
     const changed = {
       ...(body.title === undefined ? {} : { title: fields.title }),
       ...(body.metadata === undefined ? {} : { metadata: fields.metadata }),
@@ -56,7 +58,8 @@ async function nextBudget(
     throw new LonghaulError('budget_create_only', 'this session was created without a budget', { field: 'budget' });
   }
   const usage = await usageOfSessions(db, [before.id]);
-  const spentMicros = usage.get(before.id)?.costMicros ?? 0;
+  // The pool also counts sessions that this one started.
+  const spentMicros = Math.max(usage.get(before.id)?.costMicros ?? 0, (await findSessionSpend(db, before.id)) ?? 0);
   if (Number(budget.max_list_cost.amount) * MICROS_PER_CENT <= spentMicros) {
     throw new LonghaulError('budget_not_raised', `the session has spent ${spentMicros} micro-dollars already`, {
       field: 'budget.max_list_cost.amount',

@@ -13,6 +13,7 @@ import { Filter, selectPage } from '../paging.ts';
 import type { Queryable } from '../pool.ts';
 import { requireRow } from '../pool.ts';
 import { toCamel } from '../rows.ts';
+import { putSessionBudget } from './budgets.ts';
 import type { EventRow } from './events.ts';
 import { appendEvents } from './events.ts';
 import type { InputRow } from './inputs.ts';
@@ -107,6 +108,7 @@ export async function createSession(tx: Queryable, draft: SessionDraft): Promise
       draft.trigger,
     ],
   );
+  if (draft.budget !== null) await putSessionBudget(tx, { ...draft, id }, draft.budget);
   await acceptMessages(tx, id, draft.initialEvents);
   return getSession(tx, draft.teamId, id);
 }

@@ -1,6 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Attribution } from '../../contracts/attribution.ts';
-import type { BudgetLimit } from '../../contracts/definitions.ts';
 import { newId } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Queryable } from '../pool.ts';
@@ -17,7 +16,6 @@ export interface VirtualKeyRow {
   allowedModels: string[] | null;
   maxParallel: number;
   expiresAt: Date;
-  hasBudget: boolean;
 }
 
 export interface VirtualKeyDraft {
@@ -64,7 +62,7 @@ export async function findVirtualKey(db: Queryable, key: string): Promise<Virtua
        coalesce(s.root_session_id, k.session_id) AS root_session_id, k.thread_id, k.agent_id, k.agent_version,
        s.deployment_id, s.agent ->> 'harness' AS harness, NULL AS runtime, s.repo,
        coalesce(s.labels, '[]') AS labels, s.trigger,
-       k.allowed_models, k.max_parallel, k.expires_at, s.budget IS NOT NULL AS has_budget
+       k.allowed_models, k.max_parallel, k.expires_at
      FROM virtual_keys k LEFT JOIN sessions s ON s.id = k.session_id
      WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND k.expires_at > now()
        AND (s.id IS NULL OR (s.status <> 'terminated' AND s.deleted_at IS NULL))`,
@@ -72,10 +70,10 @@ export async function findVirtualKey(db: Queryable, key: string): Promise<Virtua
   );
   const row = result.rows[0];
   if (row === undefined) return undefined;
-  const { id, allowedModels, maxParallel, expiresAt, hasBudget, ...attribution } = toCamel<
+  const { id, allowedModels, maxParallel, expiresAt, ...attribution } = toCamel<
     Omit<VirtualKeyRow, 'attribution'> & Attribution
   >(row);
-  return { id, attribution, allowedModels, maxParallel, expiresAt, hasBudget };
+  return { id, attribution, allowedModels, maxParallel, expiresAt };
 }
 
 /** Ends every key of a session; a second call changes nothing. Returns how many were ended. */
@@ -85,21 +83,6 @@ export async function revokeSessionKeys(db: Queryable, sessionId: string): Promi
     [sessionId],
   );
   return result.rowCount ?? 0;
-}
-
-/** Money a session may spend and has spent; undefined when it has no budget. */
-export async function findSessionSpend(
-  db: Queryable,
-  sessionId: string,
-): Promise<{ budget: BudgetLimit; spentMicros: number } | undefined> {
-  const result = await db.query<{ budget: BudgetLimit; spent_micros: number }>(
-    `SELECT s.budget, (SELECT coalesce(sum(l.cost_micros), 0)::bigint FROM ledger l WHERE l.session_id = s.id)
-       AS spent_micros
-     FROM sessions s WHERE s.id = $1 AND s.budget IS NOT NULL`,
-    [sessionId],
-  );
-  const row = result.rows[0];
-  return row === undefined ? undefined : { budget: row.budget, spentMicros: row.spent_micros };
 }
 
 function hashOf(key: string): Buffer {

@@ -8,7 +8,7 @@ import type { Pool } from '../../db/pool.ts';
 import type { AnswerKey, CachedAnswer } from '../../db/queries/cached-answers.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { CallKey } from '../calls/idempotency-key.ts';
-import type { LedgerWriter } from '../calls/ledger-writer.ts';
+import type { CallJournal } from '../calls/call-journal.ts';
 import type { ModelRequest } from '../calls/model-request.ts';
 import type { GatewayConfig } from '../config.ts';
 import { replayable } from './answer.ts';
@@ -28,7 +28,7 @@ interface CachesDeps {
   logger: Logger;
   registry: Registry | undefined;
   config: Pick<GatewayConfig, 'cache' | 'leaseMs' | 'timeouts'>;
-  ledger: LedgerWriter;
+  journal: CallJournal;
 }
 
 /** The next stage of a call: makes it. */
@@ -55,7 +55,7 @@ export class Caches {
   readonly #replayer: Replayer;
 
   constructor(deps: CachesDeps) {
-    const { pool, logger, ledger } = deps;
+    const { pool, logger, journal } = deps;
     const { cache, leaseMs } = deps.config;
     this.#deps = deps;
     const metrics = new CacheMetrics(deps.registry);
@@ -63,7 +63,7 @@ export class Caches {
     this.#flights = new Flights({ store: openStore(pool, cache.redisUrl, logger), logger, leaseMs });
     this.#watch = new PrefixWatch({ pool, logger, metrics });
     this.#rates = new HitRates({ pool, logger, metrics, alert: cache.alert });
-    this.#replayer = new Replayer({ pool, ledger, leaseMs });
+    this.#replayer = new Replayer({ pool, journal, leaseMs });
   }
 
   /** Answers from a cache, or makes the call by `next` and keeps its answer where that is wanted. */

@@ -5,7 +5,7 @@ import type { CachedAnswer } from '../../db/queries/cached-answers.ts';
 import { recordLedgerEntries, type LedgerEntry } from '../../db/queries/ledger.ts';
 import { claimModelCall, completeModelCall, releaseModelCall } from '../../db/queries/model-calls.ts';
 import type { CallKey } from '../calls/idempotency-key.ts';
-import type { LedgerWriter } from '../calls/ledger-writer.ts';
+import type { CallJournal } from '../calls/call-journal.ts';
 import type { ModelRequest } from '../calls/model-request.ts';
 import { digestOf as requestDigest } from '../calls/recorded.ts';
 import { REQUEST_ID_HEADER } from '../protocol.ts';
@@ -13,7 +13,7 @@ import { NO_USAGE } from '../usage/normalise.ts';
 
 interface ReplayerDeps {
   pool: Pool;
-  ledger: LedgerWriter;
+  journal: CallJournal;
   leaseMs: number;
 }
 
@@ -34,7 +34,7 @@ export class Replayer {
     const isPriced = request.upstream.operation === 'generate';
     if (callKey !== undefined && isPriced) {
       if (!(await this.#record(request, callKey, answer))) return false;
-    } else if (isPriced) this.#deps.ledger.write(hitEntry(request, undefined, answer));
+    } else if (isPriced) this.#deps.journal.record(hitEntry(request, undefined, answer));
     const { res, requestId, isStream } = request;
     if (res.destroyed) return true;
     const length = isStream ? {} : { 'content-length': answer.body.length };

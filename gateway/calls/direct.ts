@@ -1,22 +1,17 @@
 import { LonghaulError } from '../../contracts/error-codes.ts';
-import type { Pool } from '../../db/pool.ts';
 import type { Authenticator } from '../auth.ts';
-import { checkBudget } from '../budget.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
 import type { CallTelemetry } from '../trace.ts';
 import { endWithFailure } from './broadcast.ts';
-import type { PriceBook } from '../prices/price-book.ts';
-import { ledgerEntry, type LedgerWriter } from './ledger-writer.ts';
 import { REQUEST_ID_HEADER } from '../protocol.ts';
+import { MeteredCall, type Meter } from './metered-call.ts';
 import type { ModelRequest } from './model-request.ts';
-import { UpstreamCall } from './run-call.ts';
+import { UpstreamCall, type CallOutcome } from './run-call.ts';
 
 interface DirectDeps {
-  pool: Pool;
   authenticator: Authenticator;
-  prices: PriceBook;
-  ledger: LedgerWriter;
+  meter: Meter;
   metrics: GatewayMetrics;
   telemetry: CallTelemetry;
   timeouts: GatewayTimeouts;
@@ -24,8 +19,23 @@ interface DirectDeps {
 
 /** A call that belongs to one response: bytes pass through at the caller's pace, and end when the caller goes away. */
 export async function serveDirect(deps: DirectDeps, request: ModelRequest): Promise<void> {
-  await checkBudget(deps.pool, request.caller, request.model);
   const giveBack = deps.authenticator.takeSlot(request.caller);
+  try {
+    const isFree = request.upstream.operation !== 'generate';
+    const metered = isFree ? undefined : await MeteredCall.reserve(deps.meter, request);
+    if (isGone(request)) metered?.cancel();
+    else await callAndPass(deps, request, metered);
+  } finally {
+    giveBack();
+  }
+}
+
+/** The caller went away while its key or its money was looked for: nobody is there to answer to. */
+function isGone({ res }: ModelRequest): boolean {
+  return res.destroyed || res.closed;
+}
+
+async function callAndPass(deps: DirectDeps, request: ModelRequest, metered: MeteredCall | undefined): Promise<void> {
   deps.metrics.started();
   const { res } = request;
   let isStreamed = false;
@@ -34,6 +44,7 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
     request: request.upstream,
     isStream: request.isStream,
     timeouts: deps.timeouts,
+    budget: metered?.budget,
     taker: {
       // The head waits for the first piece: until then a failure can still be told by the status.
       onHead: (status, headers, isStream) => {
@@ -45,6 +56,24 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
       onData: (chunk) => res.write(chunk),
     },
   });
+  metered?.started(call);
+  const outcome = await untilOver(call, res);
+  const served = outcome.served ?? { model: request.model, provider: request.provider.name };
+  deps.metrics.ended(served.model, served.provider, outcome);
+  request.onUsage?.(outcome.usage);
+  if (request.background?.isTaken() === true) {
+    // It goes on at the provider and is paid when it has ended.
+    metered?.cancel();
+    request.background.ended();
+  } else if (metered !== undefined) deps.telemetry.ended(request, metered.settle(outcome), outcome);
+  if (outcome.failure === undefined) res.end();
+  else {
+    const how = { protocol: request.protocol, requestId: request.requestId, isStream: isStreamed };
+    endWithFailure(res, how, { failure: outcome.failure, wasStreamed: outcome.failureWasStreamed });
+  }
+}
+
+async function untilOver(call: UpstreamCall, res: ModelRequest['res']): Promise<CallOutcome> {
   const onDrain = (): void => call.resume();
   const onClose = (): void => call.abort(new LonghaulError('cancelled', 'the caller went away'));
   res.on('drain', onDrain);
@@ -52,23 +81,5 @@ export async function serveDirect(deps: DirectDeps, request: ModelRequest): Prom
   const outcome = await call.outcome;
   res.removeListener('drain', onDrain);
   res.removeListener('close', onClose);
-  giveBack();
-  deps.metrics.ended(
-    outcome.served?.model ?? request.model,
-    outcome.served?.provider ?? request.provider.name,
-    outcome,
-  );
-  request.onUsage?.(outcome.usage);
-  if (request.background?.isTaken() === true) request.background.ended();
-  else if (request.upstream.operation === 'generate') {
-    const facts = { ...request, provider: request.provider.name, place: undefined };
-    const entry = ledgerEntry(deps.prices, facts, outcome);
-    deps.ledger.write(entry);
-    deps.telemetry.ended(request, entry, outcome);
-  }
-  if (outcome.failure === undefined) res.end();
-  else {
-    const how = { protocol: request.protocol, requestId: request.requestId, isStream: isStreamed };
-    endWithFailure(res, how, { failure: outcome.failure, wasStreamed: outcome.failureWasStreamed });
-  }
+  return outcome;
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { stepKey } from '../../contracts/ids.ts';
 import type { Caller } from '../auth.ts';
-import type { StepPlace } from './ledger-writer.ts';
+import type { StepPlace } from './ledger-entry.ts';
 
 /** A caller's idempotency key: how it is stored, and the model step it names, if it does. */
 export interface CallKey {

@@ -20,6 +20,10 @@ export interface ModelRequest {
   isStream: boolean;
   /** The caller's W3C trace context, as it came. */
   traceparent: string | undefined;
+  /** What the caller lets the model write at most; null when it set no limit. */
+  maxOutputTokens: number | null;
+  /** As the caller sent it: what an idempotency key is bound to, whatever is done to it on its way. */
+  body: Buffer;
   upstream: ProviderRequest;
   /** Told what the call used, once, when it has ended. */
   onUsage?: (usage: Usage) => void;
@@ -35,3 +39,5 @@ export interface ModelRequest {
 export const REPLAYED_HEADER = 'x-longhaul-replayed';
 /** Header that tells a caller its answer is being made for an earlier request, too. */
 export const ATTACHED_HEADER = 'x-longhaul-attached';
+/** Header that names the model the caller asked for, where a budget had a cheaper one called. */
+export const DEGRADED_HEADER = 'x-longhaul-degraded-from';

@@ -3,7 +3,6 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { assertNever } from '../../contracts/states.ts';
 import { isOutage, withTransaction, type Pool } from '../../db/pool.ts';
-import { recordLedgerEntries } from '../../db/queries/ledger.ts';
 import {
   CANCELLED_DIGEST,
   cancelModelCall,
@@ -17,22 +16,21 @@ import {
 } from '../../db/queries/model-calls.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Authenticator } from '../auth.ts';
-import { checkBudget } from '../budget.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { GatewayMetrics } from '../metrics.ts';
-import type { PriceBook } from '../prices/price-book.ts';
 import { errorBody, errorHeaders, REQUEST_ID_HEADER } from '../protocol.ts';
 import type { CallTelemetry } from '../trace.ts';
 import { Broadcast } from './broadcast.ts';
+import { throughOutages } from './call-journal.ts';
 import type { CallKey } from './idempotency-key.ts';
-import { ledgerEntry, throughOutages } from './ledger-writer.ts';
+import { MeteredCall, type Meter } from './metered-call.ts';
 import { ATTACHED_HEADER, REPLAYED_HEADER, type ModelRequest } from './model-request.ts';
 import { UpstreamCall, type CallOutcome } from './run-call.ts';
 
 interface RecordedDeps {
   pool: Pool;
   authenticator: Authenticator;
-  prices: PriceBook;
+  meter: Meter;
   logger: Logger;
   metrics: GatewayMetrics;
   telemetry: CallTelemetry;
@@ -45,6 +43,14 @@ interface RunningEntry {
   broadcast: Broadcast;
   call: UpstreamCall;
   done: Promise<void>;
+}
+
+/** A call that has ended and is to be recorded. */
+interface Settling {
+  request: ModelRequest;
+  key: CallKey;
+  broadcast: Broadcast;
+  metered: MeteredCall;
 }
 
 const POLL_MIN_MS = 25;
@@ -153,31 +159,34 @@ export class RecordedCalls {
 
   /** Makes the call this process has claimed; gives the claim back when it may not be made. */
   async #start(request: ModelRequest, key: CallKey, digest: string): Promise<void> {
-    let giveBack: () => void;
+    let giveBack: (() => void) | undefined;
+    let metered: MeteredCall;
     try {
-      await checkBudget(this.#deps.pool, request.caller, request.model);
       giveBack = this.#deps.authenticator.takeSlot(request.caller);
+      metered = await MeteredCall.reserve(this.#deps.meter, request, key.place);
     } catch (error) {
+      giveBack?.();
       await releaseModelCall(this.#deps.pool, key.stored, this.#owner);
       throw error;
     }
     const broadcast = new Broadcast();
-    const call = this.#call(request, broadcast);
+    const call = this.#call(request, broadcast, metered);
+    metered.started(call);
     const done = call.outcome
-      .then((outcome) => this.#settle(request, key, broadcast, outcome))
+      .then((outcome) => this.#settle({ request, key, broadcast, metered }, outcome))
       .catch((error: unknown) => {
         this.#deps.logger.error({ err: error, requestId: request.requestId }, 'a model call could not be recorded');
         broadcast.fail({ error: new LonghaulError('internal', 'the call could not be recorded') });
       })
       .finally(() => {
-        giveBack();
+        giveBack?.();
         this.#running.delete(key.stored);
       });
     this.#running.set(key.stored, { digest, broadcast, call, done });
     this.#follow(request, broadcast, {});
   }
 
-  #call(request: ModelRequest, broadcast: Broadcast): UpstreamCall {
+  #call(request: ModelRequest, broadcast: Broadcast, metered: MeteredCall): UpstreamCall {
     this.#deps.metrics.started();
     let isStreamed = false;
     const call: UpstreamCall = new UpstreamCall({
@@ -185,6 +194,7 @@ export class RecordedCalls {
       request: request.upstream,
       isStream: request.isStream,
       timeouts: this.#deps.timeouts,
+      budget: metered.budget,
       taker: {
         onHead: (status, headers, isStream) => {
           isStreamed = isStream;
@@ -202,23 +212,21 @@ export class RecordedCalls {
     return call;
   }
 
-  async #settle(request: ModelRequest, key: CallKey, broadcast: Broadcast, outcome: CallOutcome): Promise<void> {
-    const served = outcome.served;
-    this.#deps.metrics.ended(served?.model ?? request.model, served?.provider ?? request.provider.name, outcome);
+  async #settle({ request, key, broadcast, metered }: Settling, outcome: CallOutcome): Promise<void> {
+    const served = outcome.served ?? { model: request.model, provider: request.provider.name };
+    this.#deps.metrics.ended(served.model, served.provider, outcome);
     request.onUsage?.(outcome.usage);
-    const entry = ledgerEntry(
-      this.#deps.prices,
-      { ...request, provider: request.provider.name, place: key.place },
-      outcome,
-    );
+    const entry = metered.entryOf(outcome);
     const isAnswered = outcome.failure === undefined;
-    const isRecorded = await throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>
-      withTransaction(this.#deps.pool, async (tx) => {
-        const isMine = isAnswered && (await completeModelCall(tx, key.stored, this.#owner, broadcast.answer()));
-        if (isAnswered || outcome.usageBasis !== 'none') await recordLedgerEntries(tx, [entry]);
-        if (!isAnswered) await releaseModelCall(tx, key.stored, this.#owner);
-        return isMine;
-      }),
+    const isRecorded = await metered.settleIn(outcome, (write) =>
+      throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>
+        withTransaction(this.#deps.pool, async (tx) => {
+          const isMine = isAnswered && (await completeModelCall(tx, key.stored, this.#owner, broadcast.answer()));
+          await write(tx);
+          if (!isAnswered) await releaseModelCall(tx, key.stored, this.#owner);
+          return isMine;
+        }),
+      ),
     );
     // An answer that came too late is not the key's answer, so it is not shown under the key's name.
     this.#deps.telemetry.ended(request, isAnswered && !isRecorded ? { ...entry, error: 'superseded' } : entry, outcome);
@@ -260,9 +268,9 @@ export class RecordedCalls {
  * A step's place says what is asked: another build of the worker may word the same step differently in the middle of a
  * rolling upgrade, and must get the answer that was paid. Other keys are the caller's own and bound to the body.
  */
-export function digestOf({ protocol, upstream }: ModelRequest, key: CallKey): string {
+export function digestOf({ protocol, body }: ModelRequest, key: CallKey): string {
   if (key.place !== undefined) return `step ${protocol}`;
-  return createHash('sha256').update(`${protocol}\n`).update(upstream.body).digest('hex');
+  return createHash('sha256').update(`${protocol}\n`).update(body).digest('hex');
 }
 
 function requireSameRequest(recorded: string, digest: string): void {

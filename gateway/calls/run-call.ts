@@ -1,11 +1,13 @@
 import type { Usage } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { CallBudget } from '../budget/hold.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { AnswerSink, Provider, ProviderRequest, RunningCall, Served } from '../providers/port.ts';
 import { providerFailure } from '../providers/provider-errors.ts';
 import type { ProtocolError } from '../protocol.ts';
 import { NO_USAGE } from '../usage/normalise.ts';
 import { createTap, type UsageTap } from '../usage/tap.ts';
+import { BudgetGate } from './budget-gate.ts';
 
 /** Who takes the answer while it streams. Heads are good ones only: failures are in the outcome. */
 export interface AnswerTaker {
@@ -35,6 +37,8 @@ interface CallOptions {
   isStream: boolean;
   timeouts: GatewayTimeouts;
   taker: AnswerTaker;
+  /** Money of the call; absent: nothing stops it. */
+  budget: CallBudget | undefined;
 }
 
 const MAX_ERROR_BODY_BYTES = 1024 * 1024;
@@ -55,6 +59,7 @@ export class UpstreamCall implements AnswerSink {
   #errorBody: Buffer[] | undefined;
   #errorBytes = 0;
   #tap: UsageTap | undefined;
+  #gate: BudgetGate | undefined;
   #ttftMs: number | null = null;
 
   constructor(options: CallOptions) {
@@ -75,9 +80,16 @@ export class UpstreamCall implements AnswerSink {
     this.#fail({ error }, true);
   }
 
+  /** What is known of a call that runs: undefined usage while nothing has come. */
+  soFar(): { usage: Usage | undefined; served: Served | undefined; latencyMs: number } {
+    const latencyMs = Math.round(performance.now() - this.#startedMs);
+    const usage = this.#ttftMs === null ? undefined : this.#tap?.usageSoFar;
+    return { usage, served: this.#served, latencyMs };
+  }
+
   /** The taker can take more. */
   resume(): void {
-    if (this.#isSettled) return;
+    if (this.#isSettled || this.#gate?.isHolding === true) return;
     this.#waitTimer.refresh();
     this.#running?.resume();
   }
@@ -93,6 +105,7 @@ export class UpstreamCall implements AnswerSink {
     }
     const isStream = /^text\/event-stream/i.test(headers['content-type'] ?? '');
     this.#tap = createTap(this.#options.request.protocol, isStream);
+    if (isStream) this.#gate = this.#createGate(this.#tap);
     this.#options.taker.onHead(status, headers, isStream);
   }
 
@@ -109,7 +122,21 @@ export class UpstreamCall implements AnswerSink {
       return true;
     }
     this.#tap?.push(chunk);
-    return this.#options.taker.onData(chunk, this.#tap?.isComplete === true);
+    const isLast = this.#tap?.isComplete === true;
+    return this.#gate === undefined ? this.#options.taker.onData(chunk, isLast) : this.#gate.push(chunk, isLast);
+  }
+
+  #createGate(tap: UsageTap): BudgetGate | undefined {
+    const { budget, taker } = this.#options;
+    return budget === undefined
+      ? undefined
+      : new BudgetGate({
+          budget,
+          used: () => ({ usage: tap.usageSoFar, model: this.#served }),
+          pass: (chunk, isLast) => taker.onData(chunk, isLast),
+          resume: () => this.resume(),
+          stop: (reason) => this.abort(reason),
+        });
   }
 
   onEnd(): void {
@@ -122,6 +149,7 @@ export class UpstreamCall implements AnswerSink {
       return;
     }
     this.#tap?.finish();
+    this.#gate?.end();
     if (this.#tap?.streamError !== undefined) {
       this.#end({ error: new LonghaulError('provider_unavailable', this.#tap.streamError) }, true, true);
     } else if (this.#tap?.isComplete === true) this.#end(undefined, true);

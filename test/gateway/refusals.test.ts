@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readGatewayProcessConfig } from '../../gateway/config.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { createApiKey } from '../../db/queries/api-keys.ts';
+import { putSessionBudget } from '../../db/queries/budgets.ts';
 import { revokeSessionKeys } from '../../db/queries/virtual-keys.ts';
 import {
   createSession,
@@ -190,10 +191,8 @@ describe('budget', () => {
     expect(refused.headers.get('x-should-retry')).toBe('false');
     expect(await errorOf(refused)).toMatchObject({ type: 'billing_error', code: 'budget_exceeded' });
     expect((await ask(0)).headers.get('x-longhaul-replayed')).toBe('true');
-    await bed.pool.query(
-      `UPDATE sessions SET budget = jsonb_set(budget, '{max_list_cost,amount}', '"100"') WHERE id = $1`,
-      [sessionId],
-    );
+    const raised = { type: 'limit', max_list_cost: { amount: '100', currency: 'USD' } } as const;
+    await putSessionBudget(bed.pool, { id: sessionId, teamId: 'team', createdBy: 'user' }, raised);
     expect((await ask(1)).status).toBe(200);
   });
 

@@ -3,6 +3,7 @@ import { connect, createServer as createTcpServer, type AddressInfo, type Socket
 import { readGatewayConfig, type GatewayConfig } from '../../gateway/config.ts';
 import { createGateway } from '../../gateway/server.ts';
 import { newId } from '../../contracts/ids.ts';
+import { putSessionBudget } from '../../db/queries/budgets.ts';
 import { createPool, type Pool } from '../../db/pool.ts';
 import { mintVirtualKey, type VirtualKeyDraft } from '../../db/queries/virtual-keys.ts';
 import { createLogger } from '../../telemetry/logger.ts';
@@ -79,12 +80,13 @@ export async function createSession(pool: Pool, options: { budgetCents?: string 
   const budget =
     options.budgetCents === undefined
       ? null
-      : JSON.stringify({ type: 'limit', max_list_cost: { amount: options.budgetCents, currency: 'USD' } });
+      : ({ type: 'limit', max_list_cost: { amount: options.budgetCents, currency: 'USD' } } as const);
   await pool.query(
     `INSERT INTO sessions (id, team_id, created_by, agent_id, agent_version, agent, environment_id, environment, budget)
      VALUES ($1, 'team', 'user', $2, 1, '{}', $3, '{}', $4)`,
-    [session, agent, environment, budget],
+    [session, agent, environment, budget === null ? null : JSON.stringify(budget)],
   );
+  await putSessionBudget(pool, { id: session, teamId: 'team', createdBy: 'user' }, budget);
   return session;
 }
 

@@ -1,0 +1,49 @@
+import type { LedgerEntry } from '../../db/queries/ledger.ts';
+import type { Caller } from '../auth.ts';
+import type { PriceBook } from '../prices/price-book.ts';
+import type { Protocol } from '../protocol.ts';
+import type { CallOutcome } from './run-call.ts';
+
+/** A native model step: the place in the world its ledger row has. */
+export interface StepPlace {
+  sessionId: string;
+  turn: number;
+  step: number;
+  callKey: string;
+}
+
+export interface CallFacts {
+  caller: Caller;
+  protocol: Protocol;
+  provider: string;
+  model: string;
+  requestedModel: string;
+  modelDeployment: string | null;
+  place: StepPlace | undefined;
+}
+
+/** The ledger row of a call that has ended. */
+export function ledgerEntry(id: string, prices: PriceBook, facts: CallFacts, outcome: CallOutcome): LedgerEntry {
+  const served = outcome.served ?? { deployment: facts.modelDeployment, provider: facts.provider, model: facts.model };
+  const { attribution } = facts.caller;
+  return {
+    id,
+    callKey: facts.place?.callKey ?? id,
+    attribution,
+    turn: facts.place?.turn ?? null,
+    step: facts.place?.step ?? null,
+    virtualKeyId: facts.caller.virtualKey?.id ?? null,
+    requestedModel: facts.requestedModel,
+    modelDeployment: served.deployment,
+    protocol: facts.protocol,
+    provider: served.provider,
+    model: served.model,
+    usage: outcome.usage,
+    costMicros: prices.costMicros({ ...served, teamId: attribution.teamId }, outcome.usage),
+    usageBasis: outcome.usageBasis,
+    ttftMs: outcome.ttftMs,
+    latencyMs: outcome.latencyMs,
+    httpStatus: outcome.httpStatus,
+    error: outcome.failure?.error.code ?? null,
+  };
+}
