@@ -114,11 +114,6 @@ function findPrice(model: string): ModelPrice | undefined {
   return undefined;
 }
 
-/** True when a budget can be kept for this model. */
-export function isBudgetable(model: string): boolean {
-  return findPrice(model) !== undefined;
-}
-
 /** What the tokens cost at list price, rounded up to a micro-dollar; null when the model has no price. */
 export function costMicros(model: string, usage: Usage): number | null {
   const price = findPrice(model);
