@@ -90,13 +90,22 @@ describe('gateway processes', () => {
     // The owner lives: nobody else may ask the provider.
     const second = ask(two.url);
     expect(upstream.requests).toHaveLength(1);
+    await eventually(async () => {
+      const noted = await bed.pool.query(`SELECT 1 FROM call_intents WHERE entry #>> '{usage,outputTokens}' = '1'`);
+      return noted.rowCount === 1;
+    });
     await kill(one.child);
     await expect(first.text()).rejects.toThrow();
     expect(await (await second).text()).toBe(EVENTS.join(''));
     expect(upstream.requests).toHaveLength(2);
     const calls = await bed.pool.query('SELECT state, attempts FROM model_calls');
     expect(calls.rows).toEqual([{ state: 'complete', attempts: 2 }]);
-    expect(await ledgerRows(bed.pool)).toMatchObject([{ call_key: `${sessionId}/0/0`, output_tokens: 5, error: null }]);
+    // What the dead attempt had streamed is counted, by estimate, beside the one answer that was completed.
+    const row = await eventually(async () =>
+      (await ledgerRows(bed.pool)).find((found) => found['usage_basis'] === 'estimated'),
+    );
+    expect(row).toMatchObject({ call_key: `${sessionId}/0/0`, input_tokens: 20, output_tokens: 6 });
+    expect(await ledgerRows(bed.pool)).toHaveLength(1);
     const third = await startProcess();
     const replayed = await ask(third.url);
     expect(replayed.headers.get('x-longhaul-replayed')).toBe('true');
