@@ -74,9 +74,9 @@ export class MeteredCall {
     this.#meter.journal.open(this.#open);
   }
 
-  /** Nobody was asked: what was held is free again. */
+  /** Nothing is to be paid here: what was held is free again. */
   cancel(): void {
-    this.#meter.journal.settled(this.#settlement(undefined), []);
+    this.#meter.journal.settle(this.#settlement(undefined));
   }
 
   /** The call has ended: its row, which is given back, is written soon. */

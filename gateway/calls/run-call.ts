@@ -38,7 +38,7 @@ interface CallOptions {
   timeouts: GatewayTimeouts;
   taker: AnswerTaker;
   /** Money of the call; absent: nothing stops it. */
-  budget: CallBudget | undefined;
+  budget?: CallBudget | undefined;
 }
 
 const MAX_ERROR_BODY_BYTES = 1024 * 1024;

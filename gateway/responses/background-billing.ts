@@ -5,6 +5,7 @@ import { withTransaction, type Pool } from '../../db/pool.ts';
 import { claimOpenResponses, settleGatewayResponse, type GatewayResponse } from '../../db/queries/gateway-responses.ts';
 import { recordLedgerEntries, type LedgerEntry } from '../../db/queries/ledger.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { chargePools } from '../budget/charge.ts';
 import { UpstreamCall } from '../calls/run-call.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { PriceBook } from '../prices/price-book.ts';
@@ -108,8 +109,9 @@ export class BackgroundBilling {
   async #write(row: GatewayResponse, response: Record<string, unknown> | undefined, error: string | null) {
     const entry = this.#entry(row, response, error);
     await withTransaction(this.#deps.pool, async (tx) => {
-      if (await settleGatewayResponse(tx, row.attribution.teamId, row.responseId))
-        await recordLedgerEntries(tx, [entry]);
+      if (!(await settleGatewayResponse(tx, row.attribution.teamId, row.responseId))) return;
+      await recordLedgerEntries(tx, [entry]);
+      await chargePools(tx, entry);
     });
     return true;
   }

@@ -8,7 +8,7 @@ import {
 } from '../../db/queries/gateway-responses.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Caller } from '../auth.ts';
-import { throughOutages } from '../calls/ledger-writer.ts';
+import { throughOutages } from '../calls/call-journal.ts';
 
 const REMEMBERED = 10_000;
 const RESPONSE_ID = /^[\w-]{1,256}$/;
