@@ -109,6 +109,7 @@ export class Flights {
         await flight.landed;
       }),
     );
+    await this.#deps.store.close();
   }
 
   async #renew(): Promise<void> {

@@ -10,6 +10,8 @@ import {
   type CachedAnswer,
 } from '../../db/queries/cached-answers.ts';
 
+import { redisStore } from './redis-store.ts';
+
 /** Where answers are kept. Every method may fail: the caches then do without. */
 export interface AnswerStore {
   claim(at: AnswerKey, lease: { owner: string; leaseMs: number }): Promise<AnswerClaim>;
@@ -20,8 +22,9 @@ export interface AnswerStore {
 }
 
 /** Postgres keeps answers; Redis, where there is one, comes first. */
-export function openStore(pool: Pool, _redisUrl: string | undefined, _logger: Logger): AnswerStore {
-  return postgresStore(pool);
+export function openStore(pool: Pool, redisUrl: string | undefined, logger: Logger): AnswerStore {
+  const inPostgres = postgresStore(pool);
+  return redisUrl === undefined ? inPostgres : redisStore(redisUrl, inPostgres, logger);
 }
 
 /** Answers in Postgres: survive restarts, shared by all gateways. */
