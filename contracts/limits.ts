@@ -75,6 +75,8 @@ export const LIMITS = {
   pricesPerTeam: 10_000,
   recordedCallBytes: 16 * 1024 * 1024,
   recordedCallTtlMs: 7 * 24 * 3_600_000,
+  abandonedCallMs: 3_600_000,
+  expiredKeyKeptMs: 7 * 24 * 3_600_000,
   storedResponseTtlMs: 31 * 24 * 3_600_000,
   backgroundResponseMs: 48 * 3_600_000,
   budgetThresholds: 10,

@@ -1,7 +1,7 @@
 import { deleteOldAnswers } from '../../db/queries/cached-answers.ts';
 import { deleteOldGatewayResponses } from '../../db/queries/gateway-responses.ts';
 import { deleteOldResponses } from '../../db/queries/idempotency.ts';
-import { deleteOldModelCalls } from '../../db/queries/retention.ts';
+import { deleteAbandonedCalls, deleteExpiredKeys, deleteOldModelCalls } from '../../db/queries/retention.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
 import {
   listDoomedSandboxes,
@@ -10,10 +10,20 @@ import {
   updateSandbox,
 } from '../../db/queries/sandboxes.ts';
 import type { MaintenanceActivities } from '../../workflows/activity-types.ts';
-import { asFailure, withHeartbeat } from '../attempt.ts';
+import { withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 
 const BATCH = 200;
+/** Rows of one DELETE. */
+const BATCH_ROWS = 1_000;
+const PRUNED = [
+  deleteOldResponses,
+  deleteOldModelCalls,
+  deleteAbandonedCalls,
+  deleteExpiredKeys,
+  deleteOldAnswers,
+  deleteOldGatewayResponses,
+];
 /** A sandbox whose row is about to be written must not be taken for a stray. */
 const STRAY_AGE_MS = 5 * 60_000;
 
@@ -28,12 +38,14 @@ export function maintenanceActivities(deps: ActivityDeps): MaintenanceActivities
         return { destroyed, paused, strays };
       }),
     pruneRecords: () =>
-      asFailure(async () => {
-        const responses = await deleteOldResponses(deps.pool, 1_000);
-        const calls = await deleteOldModelCalls(deps.pool, 1_000);
-        const answers = await deleteOldAnswers(deps.pool, 1_000);
-        const stored = await deleteOldGatewayResponses(deps.pool, 1_000);
-        return { deleted: responses + calls + answers + stored };
+      withHeartbeat(async (signal) => {
+        let deleted = 0;
+        for (const prune of PRUNED) {
+          // What is left when the worker goes down is for the next sweep.
+          if (signal.aborted) break;
+          deleted += await prune(deps.pool, BATCH_ROWS);
+        }
+        return { deleted };
       }),
   };
 }

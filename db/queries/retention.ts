@@ -15,6 +15,34 @@ export async function deleteOldModelCalls(db: Queryable, batch: number): Promise
   );
 }
 
+/**
+ * Removes calls that nobody makes any more: their gateway died, and no later attempt took them over. Asked for again, such
+ * a call would be made anew in any case. Returns how many.
+ */
+export async function deleteAbandonedCalls(db: Queryable, batch: number): Promise<number> {
+  // The outer conditions are looked at again under the row's lock: a call that is just taken over stays.
+  return deleteInBatches(
+    db,
+    `DELETE FROM model_calls WHERE state = 'in_flight' AND lease_expires_at < now() - make_interval(secs => $1 / 1000.0)
+       AND idempotency_key IN (
+         SELECT idempotency_key FROM model_calls
+         WHERE state = 'in_flight' AND lease_expires_at < now() - make_interval(secs => $1 / 1000.0) LIMIT $2)`,
+    { olderThanMs: LIMITS.abandonedCallMs, batch },
+  );
+}
+
+/** Removes virtual keys of sessions that have been of no use for long; revoked ones expire as well. Returns how many. */
+export async function deleteExpiredKeys(db: Queryable, batch: number): Promise<number> {
+  return deleteInBatches(
+    db,
+    `DELETE FROM virtual_keys WHERE id IN (
+       SELECT id FROM virtual_keys
+       WHERE expires_at < now() - make_interval(secs => $1 / 1000.0) AND session_id IS NOT NULL
+       ORDER BY expires_at LIMIT $2)`,
+    { olderThanMs: LIMITS.expiredKeyKeptMs, batch },
+  );
+}
+
 /** Repeats a DELETE of at most $2 rows older than $1 ms until nothing old is left: short statements, no backlog. */
 export async function deleteInBatches(
   db: Queryable,
