@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { promptCaching, promptCachingParam, responseCache, responseCacheParam } from './agent-cache.ts';
 import { nameField, time } from './fields.ts';
 import { KEY_SCOPES } from './key-scopes.ts';
 import { LIMITS } from './limits.ts';
@@ -27,6 +28,8 @@ export const keyCreate = z
     allowed_models: allowedModels.nullish(),
     max_parallel: maxParallel.nullish(),
     expires_at: future.nullish(),
+    prompt_caching: promptCachingParam.nullish(),
+    response_cache: responseCacheParam.nullish(),
   })
   .meta({ id: 'KeyCreate' });
 export const keyUpdate = z
@@ -36,6 +39,8 @@ export const keyUpdate = z
     allowed_models: allowedModels.nullish(),
     max_parallel: maxParallel.nullish(),
     expires_at: future.nullish(),
+    prompt_caching: promptCachingParam.nullish(),
+    response_cache: responseCacheParam.nullish(),
   })
   .meta({ id: 'KeyUpdate' });
 
@@ -52,6 +57,8 @@ const fields = {
   updated_at: time,
   expires_at: time.nullable(),
   revoked_at: time.nullable(),
+  prompt_caching: promptCaching.nullable(),
+  response_cache: responseCache.nullable(),
 };
 /** A long-lived key, without the key itself. */
 export const key = z.object(fields).meta({ id: 'Key' });

@@ -16,5 +16,7 @@ export function renderKey(row: ApiKeyRow): KeyResource {
     updated_at: row.updatedAt.toISOString(),
     expires_at: isoOrNull(row.expiresAt),
     revoked_at: isoOrNull(row.revokedAt),
+    prompt_caching: row.cache?.prompt_caching ?? null,
+    response_cache: row.cache?.response_cache ?? null,
   };
 }

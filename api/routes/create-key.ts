@@ -1,5 +1,6 @@
 import { keyCreate, keyCreated } from '../../contracts/keys.ts';
 import { createApiKey, getApiKey } from '../../db/queries/api-keys.ts';
+import { resolveCaching } from '../caching.ts';
 import { endpoint } from '../endpoint.ts';
 import { auditKey, requireUnlimitedKey } from '../key-changes.ts';
 import { renderKey } from '../render/keys.ts';
@@ -21,6 +22,7 @@ export const createKey = endpoint({
       allowedModels: body.allowed_models ?? null,
       maxParallel: body.max_parallel ?? null,
       expiresAt: timeOrNull(body.expires_at),
+      cache: resolveCaching(body),
       ...(body.scopes === undefined ? {} : { scopes: body.scopes }),
     });
     const row = await getApiKey(db, principal.teamId, id);

@@ -1,6 +1,7 @@
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { key, keyPath, keyUpdate } from '../../contracts/keys.ts';
 import { getApiKey, updateApiKey } from '../../db/queries/api-keys.ts';
+import { resolveCaching } from '../caching.ts';
 import { endpoint } from '../endpoint.ts';
 import { auditKey, requireUnlimitedKey } from '../key-changes.ts';
 import { renderKey } from '../render/keys.ts';
@@ -24,6 +25,7 @@ export const updateKey = endpoint({
       allowedModels: body.allowed_models === undefined ? before.allowedModels : body.allowed_models,
       maxParallel: body.max_parallel === undefined ? before.maxParallel : body.max_parallel,
       expiresAt: typeof expiresAt === 'string' ? new Date(expiresAt) : expiresAt === null ? null : before.expiresAt,
+      cache: resolveCaching(body, before.cache ?? {}),
     });
     const row = await getApiKey(db, principal.teamId, before.id);
     await auditKey(db, principal, 'update', row);

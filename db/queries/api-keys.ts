@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import type { KeyCaching } from '../../contracts/caching.ts';
 import { newId } from '../../contracts/ids.ts';
 import { KEY_SCOPES, type KeyScope } from '../../contracts/key-scopes.ts';
 import { Filter, selectPage, type Page, type PageRequest } from '../paging.ts';
@@ -40,11 +41,14 @@ export interface ApiKeyRow extends KeyLimits {
   updatedAt: Date;
   expiresAt: Date | null;
   revokedAt: Date | null;
+  /** null: nothing beyond what callers' agents say. */
+  cache: KeyCaching | null;
 }
 
 export interface ApiKeyFields extends Partial<KeyLimits> {
   name: string;
   expiresAt?: Date | null;
+  cache?: KeyCaching;
 }
 
 export interface ApiKeyDraft extends ApiKeyFields {
@@ -53,15 +57,16 @@ export interface ApiKeyDraft extends ApiKeyFields {
 }
 
 const COLUMNS = `id, name, prefix, user_id, team_id, scopes, allowed_models, max_parallel, created_at, updated_at,
-  expires_at, revoked_at`;
+  expires_at, revoked_at, cache`;
 
 /** Mints a key. The key itself is returned once and never stored. */
 export async function createApiKey(db: Queryable, draft: ApiKeyDraft): Promise<{ id: string; key: string }> {
   const id = newId('apiKey');
   const key = `lhk_${randomBytes(32).toString('base64url')}`;
   await db.query(
-    `INSERT INTO api_keys (id, key_hash, prefix, user_id, team_id, name, scopes, allowed_models, max_parallel, expires_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+    `INSERT INTO api_keys (id, key_hash, prefix, user_id, team_id, name, scopes, allowed_models, max_parallel, expires_at,
+       cache)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
     [id, hashKey(key), key.slice(0, 12), draft.userId, draft.teamId, ...values(draft)],
   );
   return { id, key };
@@ -107,7 +112,8 @@ export async function listApiKeys(
 /** Writes name and limits. */
 export async function updateApiKey(tx: Queryable, id: string, fields: Required<ApiKeyFields>): Promise<void> {
   await tx.query(
-    `UPDATE api_keys SET name = $2, scopes = $3, allowed_models = $4, max_parallel = $5, expires_at = $6, updated_at = now()
+    `UPDATE api_keys SET name = $2, scopes = $3, allowed_models = $4, max_parallel = $5, expires_at = $6, cache = $7,
+       updated_at = now()
      WHERE id = $1`,
     [id, ...values(fields)],
   );
@@ -135,6 +141,7 @@ function values(fields: ApiKeyFields): unknown[] {
     fields.allowedModels === undefined || fields.allowedModels === null ? null : JSON.stringify(fields.allowedModels),
     fields.maxParallel ?? null,
     fields.expiresAt ?? null,
+    fields.cache === undefined || Object.keys(fields.cache).length === 0 ? null : JSON.stringify(fields.cache),
   ];
 }
 

@@ -2,7 +2,6 @@ import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import type { Registry } from 'prom-client';
 import { placeBreakpoints, promptCacheMinimumTokens, PROMPT_PREFIX_HEADER } from '../../contracts/caching.ts';
 import type { Usage } from '../../contracts/definitions.ts';
-import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Pool } from '../../db/pool.ts';
 import type { AnswerKey, CachedAnswer } from '../../db/queries/cached-answers.ts';
@@ -62,7 +61,13 @@ export class Caches {
     this.#policies = new CachePolicies(pool, cache.defaultTtlMs);
     this.#flights = new Flights({ store: openStore(pool, cache.redisUrl, logger), logger, leaseMs });
     this.#watch = new PrefixWatch({ pool, logger, metrics });
-    this.#rates = new HitRates({ pool, logger, metrics, alert: cache.alert });
+    this.#rates = new HitRates({
+      pool,
+      logger,
+      metrics,
+      alert: cache.alert,
+      prefixesKnown: () => this.#watch.settled(),
+    });
     this.#replayer = new Replayer({ pool, journal, leaseMs });
   }
 
@@ -84,7 +89,7 @@ export class Caches {
 
   /** Ends when everything is written. */
   async close(): Promise<void> {
-    await Promise.all([this.#flights.close(), this.#watch.close(), this.#rates.close()]);
+    await Promise.all([this.#flights.close(), this.#watch.settled(), this.#rates.close()]);
   }
 
   /** Breakpoints where they are ours to place, and a look at the prefix. */
@@ -95,14 +100,15 @@ export class Caches {
     headers: IncomingHttpHeaders,
   ): ModelRequest {
     if (request.upstream.operation !== 'generate' || policy.prompt.type === 'off') return request;
+    const isOurs = !policy.isNative && body !== undefined && request.protocol === 'messages';
     const prefix = policy.isNative
       ? readPrefixHeader(headers[PROMPT_PREFIX_HEADER])
-      : body !== undefined && request.protocol === 'messages'
-        ? prefixOfBody(body)
+      : isOurs
+        ? orNone(() => prefixOfBody(body))
         : undefined;
     const { caller, res, model } = request;
     if (prefix !== undefined) this.#watch.look({ caller, policy, model, res }, prefix);
-    if (policy.isNative || body === undefined || request.protocol !== 'messages') return request;
+    if (!isOurs) return request;
     const marked = placeBreakpoints(body, policy.prompt.ttl);
     if (marked === body) return request;
     return { ...request, upstream: { ...request.upstream, body: Buffer.from(JSON.stringify(marked)) } };
@@ -138,7 +144,7 @@ export class Caches {
     if (wanted === undefined || body === undefined) return undefined;
     const promptVersion = `${this.#deps.config.cache.promptVersion}/${agentId ?? ''}/${agentVersion ?? ''}`;
     const { accept: _accept, ...headers } = upstream.headers;
-    const key = keyOrNone(() => responseKey({ protocol, model, isStream, teamId, promptVersion, headers }, body));
+    const key = orNone(() => responseKey({ protocol, model, isStream, teamId, promptVersion, headers }, body));
     if (key === undefined) return undefined;
     return {
       at: { key, layer: 'response', teamId },
@@ -223,12 +229,11 @@ function parse(body: Buffer): Record<string, unknown> | undefined {
   }
 }
 
-/** JSON that has no canonical form (a lone surrogate, absurd nesting) has no key. */
-function keyOrNone(work: () => string | undefined): string | undefined {
+/** JSON without a canonical form (a lone surrogate, absurd nesting) has neither key nor fingerprint. */
+function orNone<T>(work: () => T): T | undefined {
   try {
     return work();
-  } catch (error) {
-    if (error instanceof LonghaulError) throw error;
+  } catch {
     return undefined;
   }
 }

@@ -39,7 +39,7 @@ export function readCacheConfig(env: Record<string, string | undefined>): CacheC
     redisUrl: redisUrl === undefined || redisUrl === '' ? undefined : redisUrl,
     alert: {
       drop: between(env, 'LONGHAUL_CACHE_ALERT_DROP_PERCENT', { standard: 30, min: 1, max: 100 }) / 100,
-      calls: between(env, 'LONGHAUL_CACHE_ALERT_CALLS', { standard: 50, min: 5, max: 10_000 }),
+      calls: between(env, 'LONGHAUL_CACHE_ALERT_CALLS', { standard: 50, min: 20, max: 10_000 }),
     },
   };
 }

@@ -10,6 +10,8 @@ interface RatesDeps {
   logger: Logger;
   metrics: CacheMetrics;
   alert: CacheConfig['alert'];
+  /** Resolves when changes of prefixes seen so far are on record: they are what a fall is explained by. */
+  prefixesKnown: () => Promise<void>;
 }
 
 /** Moving averages of one agent version in one layer; 1 is a hit. */
@@ -52,6 +54,7 @@ export class HitRates {
     this.#deps.metrics.dropped(layer);
     const drop = { teamId, agentId, agentVersion, layer, average: fallen.slow, recent: fallen.fast };
     this.#later(async () => {
+      await this.#deps.prefixesKnown();
       const prefixChangedAt = await recordRateDrop(this.#deps.pool, drop);
       this.#deps.logger.warn({ ...drop, prefixChangedAt }, 'cache hit rate has dropped');
     });

@@ -15,7 +15,9 @@ export interface CachePolicy {
   response: { ttlMs: number; toolCalls: boolean; isDefault: boolean } | undefined;
 }
 
-/** Neither a key's settings nor those of an agent version change; a bound is still good against what we do not foresee. */
+/** A change of a key is followed after this time and one more call; agent versions do not change. */
+const FRESH_MS = 2_000;
+/** What nobody asked for so long may be looked up anew while the caller waits. */
 const KEEP_MS = 60_000;
 const ENTRIES = 10_000;
 const TTL_MS: Record<Exclude<ResponseCacheTtl, 'default'>, number> = {
@@ -29,17 +31,25 @@ const NOTHING: CachingSource = { key: null, agent: null, isOfVersion: false };
 export class CachePolicies {
   readonly #db: Queryable;
   readonly #defaultTtlMs: number;
-  readonly #kept = new Map<string, { policy: CachePolicy; untilMs: number }>();
+  readonly #kept = new Map<string, { policy: CachePolicy; sinceMs: number }>();
 
   constructor(db: Queryable, defaultTtlMs: number) {
     this.#db = db;
     this.#defaultTtlMs = defaultTtlMs;
   }
 
-  /** The policy of a caller; undefined when it is not in memory. */
+  /** The policy of a caller; undefined when it is not in memory. An old one is good for this call, and looked up anew. */
   known(caller: Caller): CachePolicy | undefined {
     const kept = this.#kept.get(caller.attribution.keyId);
-    return kept !== undefined && kept.untilMs > Date.now() ? kept.policy : undefined;
+    if (kept === undefined) return undefined;
+    const ageMs = Date.now() - kept.sinceMs;
+    if (ageMs > KEEP_MS) return undefined;
+    if (ageMs > FRESH_MS) {
+      // One of many callers asks.
+      kept.sinceMs = Date.now();
+      void this.lookUp(caller);
+    }
+    return kept.policy;
   }
 
   /** The same, looked up. Without the database nothing is cached: no call may fail for that. */
@@ -53,7 +63,7 @@ export class CachePolicies {
     }
     const policy = this.#policyOf(caller, source);
     if (this.#kept.size >= ENTRIES) this.#kept.clear();
-    this.#kept.set(attribution.keyId, { policy, untilMs: Date.now() + KEEP_MS });
+    this.#kept.set(attribution.keyId, { policy, sinceMs: Date.now() });
     return policy;
   }
 

@@ -41,8 +41,8 @@ export class PrefixWatch {
     this.#writing.add(writing);
   }
 
-  /** Ends when everything seen is recorded. */
-  async close(): Promise<void> {
+  /** Resolves when everything seen so far is recorded. */
+  async settled(): Promise<void> {
     await Promise.all(this.#writing);
   }
 

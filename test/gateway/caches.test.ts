@@ -414,6 +414,6 @@ describe('settings', () => {
     expect(readCacheConfig({ LONGHAUL_ENVIRONMENT: 'staging' }).defaultTtlMs).toBe(3_600_000);
     expect(readCacheConfig({ LONGHAUL_ENVIRONMENT: 'production' }).defaultTtlMs).toBe(86_400_000);
     expect(() => readCacheConfig({ LONGHAUL_ENVIRONMENT: 'prod' })).toThrow('LONGHAUL_ENVIRONMENT');
-    expect(() => readCacheConfig({ LONGHAUL_CACHE_ALERT_CALLS: '1' })).toThrow('LONGHAUL_CACHE_ALERT_CALLS');
+    expect(() => readCacheConfig({ LONGHAUL_CACHE_ALERT_CALLS: '19' })).toThrow('LONGHAUL_CACHE_ALERT_CALLS');
   });
 });

@@ -112,6 +112,49 @@ describe('gateway processes', () => {
     expect(await replayed.text()).toBe(EVENTS.join(''));
   });
 
+  it('make an answer that others wait for when its maker was killed', async () => {
+    const sessionId = await createSession(bed.pool);
+    await bed.pool.query(
+      `UPDATE sessions SET agent = '{"response_cache": {"ttl": "5m", "tool_calls": false}}' WHERE id = $1`,
+      [sessionId],
+    );
+    const key = await mintKey(bed.pool, { sessionId });
+    const [one, two] = await Promise.all([startProcess(), startProcess()]);
+    const before = upstream.requests.length;
+    const asked = (): number => upstream.requests.length - before;
+    const ask = (url: string): Promise<Response> =>
+      post(`${url}/v1/messages`, key, { model: 'claude-opus-5', max_tokens: 9, messages: [] });
+    upstream.answer = () => undefined;
+    const first = ask(one.url).catch((error: unknown) => error);
+    await eventually(() => asked() === 1);
+    const answer = {
+      type: 'message',
+      content: [{ type: 'text', text: 'made anew' }],
+      stop_reason: 'end_turn',
+      usage: {},
+    };
+    upstream.answer = (_req, res) =>
+      res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
+    // Its lease is renewed while it lives: the others wait.
+    const waiting = [ask(two.url), ask(two.url)];
+    await eventually(async () => {
+      const { rows } = await bed.pool.query<{ renewed: boolean }>(
+        `SELECT lease_expires_at > created_at + interval '1500 ms' AS renewed FROM cached_answers WHERE state = 'in_flight'`,
+      );
+      return rows[0]?.renewed;
+    });
+    expect(asked()).toBe(1);
+    await kill(one.child);
+    expect(await first).toBeInstanceOf(Error);
+    const answers = await Promise.all(waiting);
+    expect(answers.map((response) => response.headers.get('x-cache')).toSorted((a) => (a === 'hit' ? -1 : 1))).toEqual([
+      'hit',
+      'miss',
+    ]);
+    expect(await answers[0]?.text()).toBe(JSON.stringify(answer));
+    expect(asked()).toBe(2);
+  }, 180_000);
+
   it('keep a call alive for longer than its lease', async () => {
     const sessionId = await createSession(bed.pool);
     const key = await mintKey(bed.pool, { sessionId });
