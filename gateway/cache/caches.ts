@@ -59,7 +59,7 @@ export class Caches {
     this.#deps = deps;
     const metrics = new CacheMetrics(deps.registry);
     this.#policies = new CachePolicies(pool, cache.defaultTtlMs);
-    this.#flights = new Flights({ store: openStore(pool, cache.redisUrl, logger), logger, leaseMs });
+    this.#flights = new Flights({ store: openStore(pool, cache.redis, logger), logger, leaseMs });
     this.#watch = new PrefixWatch({ pool, logger, metrics });
     this.#rates = new HitRates({
       pool,

@@ -1,5 +1,11 @@
 import { LonghaulError } from '../../contracts/error-codes.ts';
 
+export interface RedisConfig {
+  url: string;
+  /** What takes longer is done without Redis. */
+  patienceMs: number;
+}
+
 /** Settings of the caches. */
 export interface CacheConfig {
   /** How long an answer is given again where an agent does not say. */
@@ -7,7 +13,7 @@ export interface CacheConfig {
   /** Part of every key: another word makes all answers of before unreachable. */
   promptVersion: string;
   /** Undefined: answers are kept in Postgres alone. */
-  redisUrl: string | undefined;
+  redis: RedisConfig | undefined;
   alert: {
     /** The fraction by which the hit rate must fall below its average to raise an alert. */
     drop: number;
@@ -17,6 +23,8 @@ export interface CacheConfig {
 }
 
 const MINUTE_MS = 60_000;
+/** Longer than any answer of a healthy Redis, shorter than a model call. */
+const REDIS_PATIENCE_MS = 500;
 /** An edited prompt should show at once where prompts are edited, and cost little where they are not. */
 const TTL_MS_BY_ENVIRONMENT: Readonly<Record<string, number>> = {
   development: 5 * MINUTE_MS,
@@ -32,11 +40,11 @@ export function readCacheConfig(env: Record<string, string | undefined>): CacheC
     const known = Object.keys(TTL_MS_BY_ENVIRONMENT).join(', ');
     throw new LonghaulError('setup_required', `LONGHAUL_ENVIRONMENT must be one of ${known}, not "${environment}"`);
   }
-  const redisUrl = env['REDIS_URL'];
+  const url = env['REDIS_URL'];
   return {
     defaultTtlMs,
     promptVersion: env['LONGHAUL_PROMPT_VERSION'] ?? '1',
-    redisUrl: redisUrl === undefined || redisUrl === '' ? undefined : redisUrl,
+    redis: url === undefined || url === '' ? undefined : { url, patienceMs: REDIS_PATIENCE_MS },
     alert: {
       drop: between(env, 'LONGHAUL_CACHE_ALERT_DROP_PERCENT', { standard: 30, min: 1, max: 100 }) / 100,
       calls: between(env, 'LONGHAUL_CACHE_ALERT_CALLS', { standard: 50, min: 20, max: 10_000 }),

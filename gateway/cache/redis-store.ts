@@ -1,10 +1,9 @@
 import type { RedisClientType } from '@redis/client';
 import type { AnswerClaim, CachedAnswer } from '../../db/queries/cached-answers.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import type { RedisConfig } from './config.ts';
 import type { AnswerStore } from './store.ts';
 
-/** Longer than any answer of a healthy Redis, shorter than a model call. */
-const PATIENCE_MS = 500;
 /** After a failure Redis is left alone for so long: not every call shall wait for it. */
 const REST_MS = 5_000;
 const RECONNECT_MAX_MS = 5_000;
@@ -17,8 +16,8 @@ const RELEASE = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call
 const RENEW = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end`;
 
 /** Answers in Redis, which forgets them by itself; while it is away, in `fallback`. */
-export function redisStore(url: string, fallback: AnswerStore, logger: Logger): AnswerStore {
-  const redis = new Redis(url, logger);
+export function redisStore(config: RedisConfig, fallback: AnswerStore, logger: Logger): AnswerStore {
+  const redis = new Redis(config, logger);
   const either = async <T>(work: (client: RedisClientType) => Promise<T>, otherwise: () => Promise<T>): Promise<T> => {
     const result = await redis.run(work);
     return result === undefined ? otherwise() : result.value;
@@ -78,14 +77,14 @@ async function claimIn(
 
 /** A connection made at first use. Work that fails, or takes too long, has no result. */
 class Redis {
-  readonly #url: string;
+  readonly #config: RedisConfig;
   readonly #logger: Logger;
   #client: Promise<RedisClientType> | undefined;
   #open: RedisClientType | undefined;
   #restsUntilMs = 0;
 
-  constructor(url: string, logger: Logger) {
-    this.#url = url;
+  constructor(config: RedisConfig, logger: Logger) {
+    this.#config = config;
     this.#logger = logger;
   }
 
@@ -93,7 +92,7 @@ class Redis {
     if (Date.now() < this.#restsUntilMs) return undefined;
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new Error('Redis took too long')), PATIENCE_MS);
+      timer = setTimeout(() => reject(new Error('Redis took too long')), this.#config.patienceMs);
     });
     try {
       const answered = async (): Promise<T> => work(await this.#connected());
@@ -122,11 +121,11 @@ class Redis {
   async #connect(): Promise<RedisClientType> {
     const { createClient } = await import('@redis/client');
     const client: RedisClientType = createClient({
-      url: this.#url,
+      url: this.#config.url,
       // What cannot be sent now shall fail now.
       disableOfflineQueue: true,
       socket: {
-        connectTimeout: PATIENCE_MS,
+        connectTimeout: this.#config.patienceMs,
         reconnectStrategy: (retries) => Math.min(100 * 2 ** retries, RECONNECT_MAX_MS),
       },
     });

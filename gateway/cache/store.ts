@@ -10,6 +10,7 @@ import {
   type CachedAnswer,
 } from '../../db/queries/cached-answers.ts';
 
+import type { RedisConfig } from './config.ts';
 import { redisStore } from './redis-store.ts';
 
 /** Where answers are kept. Every method may fail: the caches then do without. */
@@ -22,9 +23,9 @@ export interface AnswerStore {
 }
 
 /** Postgres keeps answers; Redis, where there is one, comes first. */
-export function openStore(pool: Pool, redisUrl: string | undefined, logger: Logger): AnswerStore {
+export function openStore(pool: Pool, redis: RedisConfig | undefined, logger: Logger): AnswerStore {
   const inPostgres = postgresStore(pool);
-  return redisUrl === undefined ? inPostgres : redisStore(redisUrl, inPostgres, logger);
+  return redis === undefined ? inPostgres : redisStore(redis, inPostgres, logger);
 }
 
 /** Answers in Postgres: survive restarts, shared by all gateways. */

@@ -6,6 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { anyFreePort } from '../../cli/stack/ports.ts';
+import { readGatewayConfig } from '../../gateway/config.ts';
 import {
   createSession,
   eventually,
@@ -29,6 +30,7 @@ describe.skipIf(!isHere)(`with Redis${isHere ? '' : ' (skipped: redis-server is 
   let key: string;
   let port: number;
   let redis: ChildProcess;
+  let env: Record<string, string>;
   const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-redis-'));
 
   async function startRedis(): Promise<void> {
@@ -41,8 +43,10 @@ describe.skipIf(!isHere)(`with Redis${isHere ? '' : ' (skipped: redis-server is 
   beforeAll(async () => {
     [bed, upstream, port] = await Promise.all([openTestBed(), startUpstream(), anyFreePort()]);
     await startRedis();
-    const env = { ANTHROPIC_BASE_URL: upstream.url, REDIS_URL: `redis://127.0.0.1:${port}` };
-    [one, two] = await Promise.all([startGateway(bed.pool, env), startGateway(bed.pool, env)]);
+    env = { ANTHROPIC_BASE_URL: upstream.url, REDIS_URL: `redis://127.0.0.1:${port}` };
+    // A slow machine is no dead Redis.
+    const cache = { ...readGatewayConfig(env).cache, redis: { url: env['REDIS_URL'] ?? '', patienceMs: 60_000 } };
+    [one, two] = await Promise.all([startGateway(bed.pool, env, { cache }), startGateway(bed.pool, env, { cache })]);
     const sessionId = await createSession(bed.pool);
     await bed.pool.query(`UPDATE sessions SET agent = '{"response_cache": {"ttl": "5m", "tool_calls": false}}'`);
     key = await mintKey(bed.pool, { sessionId });
@@ -104,12 +108,15 @@ describe.skipIf(!isHere)(`with Redis${isHere ? '' : ' (skipped: redis-server is 
   }, 120_000);
 
   it('does not wait for a Redis that hangs', async () => {
+    const impatient = await startGateway(bed.pool, env);
+    await ask(impatient, 'before');
     redis.kill('SIGSTOP');
     try {
-      expect((await ask(one, 'hung')).state).toBe('miss');
-      await eventually(async () => (await ask(one, 'hung')).state === 'hit');
+      expect((await ask(impatient, 'hung')).state).toBe('miss');
+      await eventually(async () => (await ask(impatient, 'hung')).state === 'hit');
     } finally {
       redis.kill('SIGCONT');
+      await impatient.close();
     }
   }, 120_000);
 });
