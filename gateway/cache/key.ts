@@ -51,6 +51,8 @@ export function responseKey(facts: KeyFacts, body: Json): string | undefined {
   if (STATEFUL.some((field) => body[field] !== undefined && body[field] !== null && body[field] !== false)) {
     return undefined;
   }
+  // A stored response is somebody's: a caller that got its id from here could not go on from it.
+  if (facts.protocol === 'responses' && body['store'] !== false) return undefined;
   const input = body['input'];
   if (Array.isArray(input) && input.some((item) => isObject(item) && item['type'] === 'item_reference')) {
     return undefined;

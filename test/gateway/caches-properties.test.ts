@@ -286,8 +286,9 @@ describe('responseKey', () => {
     [{ conversation: 'conv_1' }],
     [{ background: true }],
     [{ container: 'c_1' }],
+    [{ store: true }],
     [{ input: [{ type: 'item_reference', id: 'x' }] }],
   ])('has none for %j: the provider keeps a part of the question', (extra) => {
-    expect(responseKey(FACTS, { input: 'hi', ...extra })).toBeUndefined();
+    expect(responseKey({ ...FACTS, protocol: 'responses' }, { input: 'hi', store: false, ...extra })).toBeUndefined();
   });
 });

@@ -383,10 +383,11 @@ describe('the response cache', () => {
         .writeHead(200, SSE)
         .end(`event: response.completed\ndata: ${JSON.stringify({ type: 'response.completed', response })}\n\n`);
     const askResponses = (extra: object = {}): Promise<Response> =>
-      post(`${gateway.url}/v1/responses`, key, { model: 'gpt-5', stream: true, input: 'hi', ...extra });
+      post(`${gateway.url}/v1/responses`, key, { model: 'gpt-5', stream: true, input: 'hi', store: false, ...extra });
     await (await askResponses()).text();
     expect((await askResponses()).headers.get('x-cache')).toBe('hit');
-    // What depends on something the provider keeps cannot be known from the request.
+    // What depends on something the provider keeps cannot be known from the request, and what it keeps is somebody's.
+    expect((await askResponses({ store: true })).headers.get('x-cache')).toBeNull();
     expect((await askResponses({ previous_response_id: 'resp_0' })).headers.get('x-cache')).toBeNull();
   });
 });
