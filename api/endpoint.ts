@@ -46,6 +46,8 @@ export interface RawEndpoint extends Described {
   params: z.ZodObject;
   query: z.ZodObject;
   contentType: string;
+  /** Shape of the JSON it answers with, where the caller does not ask for `contentType`. */
+  json?: z.ZodType;
   handle(input: {
     req: Request;
     res: Response;
@@ -105,6 +107,7 @@ export function rawEndpoint<P extends z.ZodObject = typeof nothing, Q extends z.
     params?: P;
     query?: Q;
     contentType: string;
+    json?: z.ZodType;
     handle: (input: {
       req: Request;
       res: Response;

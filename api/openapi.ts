@@ -52,8 +52,6 @@ export function openApiDocument(endpoints: readonly AnyEndpoint[]): object {
 }
 
 function operation(item: AnyEndpoint): ZodOpenApiOperationObject {
-  const schema = item.kind === 'json' ? item.response : z.string();
-  const contentType = item.kind === 'json' ? 'application/json' : item.contentType;
   const isPublic = item.kind === 'raw' && item.public;
   const body = item.kind === 'json' ? item.body : undefined;
   return {
@@ -70,8 +68,14 @@ function operation(item: AnyEndpoint): ZodOpenApiOperationObject {
     ...(body === undefined
       ? {}
       : { requestBody: { required: true, content: { 'application/json': { schema: body } } } }),
-    responses: { 200: { description: 'Done', content: { [contentType]: { schema } } }, default: failure },
+    responses: { 200: { description: 'Done', content: answers(item) }, default: failure },
   };
+}
+
+function answers(item: AnyEndpoint): Record<string, { schema: z.ZodType }> {
+  if (item.kind === 'json') return { 'application/json': { schema: item.response } };
+  const text = { [item.contentType]: { schema: z.string() } };
+  return item.json === undefined ? text : { 'application/json': { schema: item.json }, ...text };
 }
 
 function operationId(item: AnyEndpoint): string {

@@ -70,6 +70,7 @@ export const LIMITS = {
   modelsPerKey: 100,
   labels: 20,
   labelChars: 64,
+  usageGroupDimensions: 4,
   repoChars: 256,
   priceTiers: 8,
   pricesPerTeam: 10_000,

@@ -15,6 +15,7 @@ import { deleteEnvironment } from './delete-environment.ts';
 import { deletePrice } from './delete-price.ts';
 import { deleteSession } from './delete-session.ts';
 import { getAgentCache } from './get-agent-cache.ts';
+import { getAgentEstimate } from './get-agent-estimate.ts';
 import { getAgent } from './get-agent.ts';
 import { getApproval } from './get-approval.ts';
 import { getBudget } from './get-budget.ts';
@@ -31,6 +32,8 @@ import { getSessionTrace } from './get-session-trace.ts';
 import { getSessionThread } from './get-session-thread.ts';
 import { getSessionUsage } from './get-session-usage.ts';
 import { getSession } from './get-session.ts';
+import { getUsagePercentiles } from './get-usage-percentiles.ts';
+import { getUsage } from './get-usage.ts';
 import { importPrices } from './import-prices.ts';
 import { listAgentVersions } from './list-agent-versions.ts';
 import { listAgents } from './list-agents.ts';
@@ -105,6 +108,9 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   getKey,
   updateKey,
   revokeKey,
+  getUsage,
+  getUsagePercentiles,
+  getAgentEstimate,
   setPrice,
   listPrices,
   importPrices,

@@ -20,6 +20,8 @@ CREATE TABLE model_prices (
 );
 
 ALTER TABLE ledger
+  -- The key the call came with, of whichever kind.
+  ADD COLUMN key_id text,
   -- Calls that a tool made on behalf of the session.
   ADD COLUMN tool text,
   -- Searches the provider made and bills by the piece.
@@ -40,5 +42,5 @@ ALTER TABLE deployments
 
 ALTER TABLE deployments DROP COLUMN labels, DROP COLUMN repo;
 DROP INDEX sessions_by_label, ledger_by_label, ledger_by_root_session, ledger_by_agent;
-ALTER TABLE ledger DROP COLUMN tool, DROP COLUMN web_searches, DROP COLUMN merged_ids;
+ALTER TABLE ledger DROP COLUMN key_id, DROP COLUMN tool, DROP COLUMN web_searches, DROP COLUMN merged_ids;
 DROP TABLE model_prices;

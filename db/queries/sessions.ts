@@ -178,7 +178,10 @@ export async function listSessions(db: Queryable, where: SessionFilter, page: Pa
     .add('agent_version = ?', where.agentVersion)
     .add('deployment_id = ?', where.deploymentId)
     .add('status = ANY(?)', where.statuses)
-    .add('labels @> ?::jsonb', where.label === undefined ? undefined : JSON.stringify([where.label]))
+    .add(
+      `(labels @> ?::jsonb AND labels <> '[]')`,
+      where.label === undefined ? undefined : JSON.stringify([where.label]),
+    )
     .add('repo = ?', where.repo)
     .addCreated(where);
   if (!where.includeArchived) filter.addFixed('archived_at IS NULL');

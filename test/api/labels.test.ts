@@ -22,14 +22,15 @@ async function attributionOf(sessionId: string) {
   return (await findVirtualKey(api.pool, key))?.attribution;
 }
 
+const ids = async (query: string): Promise<string[]> =>
+  (await api.get(`/v1/sessions?${query}`).expect(200)).body.data.map(({ id }: { id: string }) => id);
+
 describe('labels and repository', () => {
   it('of a session are shown, found by, and what its calls are accounted to', async () => {
     const answer = await open({ labels: ['nightly', ' docs ', 'docs'], repo: 'acme/shop' }).expect(200);
     expect(answer.body).toMatchObject({ labels: ['nightly', 'docs'], repo: 'acme/shop', trigger: 'api' });
     const plain = await open().expect(200);
     expect(plain.body).toMatchObject({ labels: [], repo: null, trigger: 'api' });
-    const ids = async (query: string): Promise<string[]> =>
-      (await api.get(`/v1/sessions?${query}`).expect(200)).body.data.map(({ id }: { id: string }) => id);
     expect(await ids('label=docs')).toEqual([answer.body.id]);
     expect(await ids('repo=acme%2Fshop&label=nightly')).toEqual([answer.body.id]);
     expect(await ids('label=other')).toEqual([]);
