@@ -486,6 +486,16 @@ for (const mode of SANDBOX_MODES) {
         });
       });
 
+      it.each([
+        ['locked folders', 'mkdir -p d; chmod 700 d; head -c 4000000 /dev/zero > d/f$i || exit 9; chmod 0 d'],
+        ['files without a name', 'eval "exec $((i + 10))> f"; rm f; head -c 4000000 /dev/zero >&$((i + 10)) || exit 9'],
+      ])('a disk hog that uses %s is stopped', async (_what, step) => {
+        await hogIn(`hidden-${step.length}`, async (hogged) => {
+          const { status } = await shell(bed.provider, hogged, `for i in $(seq 100); do ${step}; sleep 0.2; done`);
+          expect(status).toEqual({ state: 'killed', reason: 'disk_limit' });
+        });
+      });
+
       it('a daemon left behind cannot fill the machine through its output', async () => {
         await hogIn('daemon', async (hogged) => {
           const bound = 6 * LIMITS.execOutputBytes;

@@ -1,6 +1,6 @@
 import type { SyscallTable } from './kernel.ts';
-import { MEMORY } from './memory.ts';
 import { SUPERVISOR } from './supervisor.ts';
+import { USAGE } from './usage.ts';
 
 /**
  * The programs the provider runs. Perl, because it starts in two milliseconds, can call the kernel directly and is part
@@ -201,5 +201,5 @@ export interface Scripts {
 export function scriptsFor(table: SyscallTable): Scripts {
   const numbers = Object.entries(table.calls).map(([name, number]) => `${name} => ${number}`);
   const prelude = `our %n; BEGIN { %n = (${numbers.join(', ')}) } ${PRELUDE}`;
-  return { holder: prelude + HOLDER, run: prelude + ENTER + RUN, supervisor: prelude + ENTER + MEMORY + SUPERVISOR };
+  return { holder: prelude + HOLDER, run: prelude + ENTER + RUN, supervisor: prelude + ENTER + USAGE + SUPERVISOR };
 }

@@ -1,8 +1,8 @@
 /**
- * How much memory a sandbox uses, for where no control group counts it: as an ordinary user, and as root in a container
- * that may make none. Part of the supervisor; as Perl for the same reasons.
+ * What a sandbox uses. Memory: for where no control group counts it, as an ordinary user, and as root in a container that
+ * may make none. Part of the supervisor; Perl for the same reasons.
  */
-export const MEMORY = String.raw`
+export const USAGE = String.raw`
 sub text { my ($file) = @_; open(my $f, '<', $file) or return ''; local $/; my $text = <$f>; return defined $text ? $text : '' }
 sub fields { my ($text, @names) = @_; my $sum = 0; for my $name (@names) { $sum += $1 if $text =~ /^$name:\s+(\d+)/m } return $sum }
 # The sandbox's file systems in memory: their pages are nobody's unless somebody maps them.
@@ -58,5 +58,21 @@ sub exact_kib {
   my $files = tmpfs_kib("/proc/$holder/root");
   # Mapped files of those file systems are in both.
   return ($own * $scale + ($shared * $scale > $files ? $shared * $scale : $files), $largest // '');
+}
+# KiB on the disk of files that have no name any more and are open.
+sub deleted_kib {
+  my ($root, $folder) = @_;
+  my $device = (stat $folder)[0] // return 0;
+  my ($sum, $end, %seen) = (0, now() + 1);
+  opendir(my $proc, "$root/proc") or return 0;
+  for my $pid (grep { /^\d+$/ && $_ > 1 } readdir $proc) {
+    last if now() > $end;
+    opendir(my $open, "$root/proc/$pid/fd") or next;
+    for my $file (readdir $open) {
+      my ($at, $inode, $links, $blocks) = (stat "$root/proc/$pid/fd/$file")[0, 1, 3, 12];
+      $sum += $blocks / 2 if defined $links && $links == 0 && $at == $device && !$seen{$inode}++;
+    }
+  }
+  return $sum;
 }
 `;
