@@ -38,6 +38,13 @@ export async function runCommand(context: ToolContext, argv: string[], stdin?: U
   const { provider, ref } = context.lease;
   const { execId, signal, timeoutMs } = context;
   await provider.execStart(ref, { execId, argv, timeoutMs, ...(stdin === undefined ? {} : { stdin }) }, signal);
+  return followCommand(context);
+}
+
+/** Follows a command to its end, whoever started it; `absent` when nobody did. */
+export async function followCommand(context: ToolContext): Promise<ExecResult> {
+  const { provider, ref } = context.lease;
+  const { execId, signal } = context;
   const stdout = new Collected();
   const stderr = new Collected();
   let next = { out: 0, err: 0 };

@@ -1,10 +1,13 @@
 import { LIMITS } from '../../contracts/limits.ts';
+import { assertNever } from '../../contracts/states.ts';
 import type { EffectResult } from '../../db/queries/effects.ts';
 import { sha256 } from '../digest.ts';
 import type { ToolInput } from '../../contracts/tool-inputs.ts';
 import type { ToolContext, ToolOutcome } from './outcome.ts';
 import { done } from './outcome.ts';
 import { shorten } from './shorten.ts';
+import type { WriteEnd } from './write-once.ts';
+import { pastWrite, writeOnce } from './write-once.ts';
 
 /** Absolute inside the sandbox; relative paths start at the workspace. */
 export function absolute(path: string): string {
@@ -35,8 +38,21 @@ export async function read(context: ToolContext, input: ToolInput<'read'>): Prom
 export async function write(context: ToolContext, input: ToolInput<'write'>): Promise<ToolOutcome> {
   const path = absolute(input.file_path);
   const content = Buffer.from(input.content);
-  await context.lease.provider.writeFile(context.lease.ref, path, content, context.signal);
-  return done(`wrote ${content.length} bytes to ${path}`);
+  return told(path, await writeOnce(context, path, content), `wrote ${content.length} bytes to ${path}`);
+}
+
+function told(path: string, end: WriteEnd, written: string): ToolOutcome {
+  switch (end.kind) {
+    case 'written':
+      return done(written);
+    case 'refused':
+      return done(`${path}: ${end.reason}`, true);
+    case 'lost':
+    case 'absent':
+      return { kind: 'lost', reason: `the sandbox died while ${path} was written` };
+    default:
+      return assertNever(end);
+  }
 }
 
 /** Undefined for bytes that would not come back the same; a byte order mark stays. */
@@ -49,8 +65,8 @@ function decodeText(bytes: Uint8Array): string | undefined {
 }
 
 /**
- * The edit tool. The hashes of before and after are in the ledger before the file is touched; a second attempt compares
- * and knows whether the first one got through.
+ * The edit tool. The hashes of before and after are in the ledger before the write starts. A second attempt asks how that
+ * write ended, and compares when the sandbox died under it. The file is replaced only while it still is what was read.
  */
 export async function edit(
   context: ToolContext,
@@ -59,6 +75,8 @@ export async function edit(
   savePlan: (plan: NonNullable<EffectResult['plan']>) => Promise<void>,
 ): Promise<ToolOutcome> {
   const path = absolute(input.file_path);
+  const past: WriteEnd = plan === undefined ? { kind: 'absent' } : await pastWrite(context);
+  if (past.kind === 'written' || past.kind === 'refused') return told(path, past, `edited ${path}`);
   const before = await readOrUndefined(context, path, LIMITS.fileWriteBytes + 1);
   if (before === undefined) return done(`${path} is not a file`, true);
   if (before.length > LIMITS.fileWriteBytes) return done(`${path} is too large to edit`, true);
@@ -77,6 +95,6 @@ export async function edit(
   if (after.length > LIMITS.fileWriteBytes)
     return done(`${path} would grow beyond ${LIMITS.fileWriteBytes} bytes`, true);
   await savePlan({ oldSha256: sha256(before), newSha256: sha256(after) });
-  await context.lease.provider.writeFile(context.lease.ref, path, after, context.signal);
-  return done(`edited ${path} (${count} replacement${count === 1 ? '' : 's'})`);
+  const end = await writeOnce(context, path, after, sha256(before));
+  return told(path, end, `edited ${path} (${count} replacement${count === 1 ? '' : 's'})`);
 }

@@ -23,6 +23,7 @@ import { edit, read, write } from './files.ts';
 import type { ToolContext, ToolOutcome } from './outcome.ts';
 import { done } from './outcome.ts';
 import { glob, grep } from './search.ts';
+import { execIdsOf } from './write-once.ts';
 
 /** One effect, from `allowed` to its end; an attempt after a crash re-attaches to what the first one started. */
 export async function runEffect(deps: ActivityDeps, args: RunEffectArgs): Promise<RunEffectResult> {
@@ -130,7 +131,9 @@ async function attempt(deps: ActivityDeps, effect: EffectRow, context: ToolConte
     if (context.signal.aborted) {
       if (!cancelledByWorkflow(Context.current())) throw error;
       const { provider, ref } = context.lease;
-      await provider.execKill(ref, context.execId, AbortSignal.timeout(10_000));
+      for (const execId of execIdsOf(effect.tool, context.execId)) {
+        await provider.execKill(ref, execId, AbortSignal.timeout(10_000));
+      }
       return done('Stopped: the turn was interrupted.', true);
     }
     if (!(error instanceof LonghaulError)) throw error;

@@ -10,7 +10,8 @@ const OUTPUT_FOLDER = '/workspace/.longhaul/outputs';
  */
 export async function shorten(context: ToolContext, output: Uint8Array): Promise<string> {
   if (output.length <= LIMITS.toolOutputBytes) return decode(output);
-  const path = `${OUTPUT_FOLDER}/${context.effectId}.txt`;
+  // The same content whoever writes it and when: a repeated effect has another id.
+  const path = `${OUTPUT_FOLDER}/${context.execId}.txt`;
   await context.lease.provider.writeFile(context.lease.ref, path, output, context.signal);
   const head = decode(output.subarray(0, LIMITS.toolOutputHeadBytes));
   const tail = decode(output.subarray(output.length - LIMITS.toolOutputTailBytes));

@@ -114,7 +114,7 @@ export interface SandboxProvider {
     waitMs: number,
     signal: AbortSignal,
   ): Promise<ExecPoll>;
-  /** Kills the command's whole process group. */
+  /** Kills the command's whole process tree. An id that was not started yet never will be. */
   execKill(ref: SandboxRef, execId: string, signal: AbortSignal): Promise<void>;
   /** `maxBytes` bounds the read; a symlink is followed inside the sandbox only. */
   readFile(ref: SandboxRef, path: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array>;

@@ -8,6 +8,7 @@ import { loadSessionForTurn } from '../../db/queries/session-status.ts';
 import type { EndTurnArgs } from '../../workflows/activity-types.ts';
 import { asFailure } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { execIdsOf } from '../effects/write-once.ts';
 import { cancelModelCall } from '../model/gateway-client.ts';
 import type { SessionKeys } from '../model/session-keys.ts';
 import { recordTurnEnd } from '../../db/queries/turn-end.ts';
@@ -49,9 +50,11 @@ async function stopCommands(deps: ActivityDeps, sessionId: string, turn: number)
     if (effect.turn !== turn || effect.state !== 'started' || effect.sandboxId === null) continue;
     const sandbox = await getSandbox(deps.pool, effect.sandboxId);
     if (sandbox === undefined || sandbox.ref === null || sandbox.state === 'destroyed') continue;
-    const execId = `${effect.id}.${effect.generation}`;
+    const provider = deps.sandboxProvider(sandbox.provider);
     try {
-      await deps.sandboxProvider(sandbox.provider).execKill(sandbox.ref, execId, AbortSignal.timeout(5_000));
+      for (const execId of execIdsOf(effect.tool, `${effect.id}.${effect.generation}`)) {
+        await provider.execKill(sandbox.ref, execId, AbortSignal.timeout(5_000));
+      }
     } catch (error) {
       // The turn must end all the same; its command dies with its own deadline or with the sandbox.
       deps.logger.warn({ sessionId, effectId: effect.id, err: error }, 'command could not be stopped');

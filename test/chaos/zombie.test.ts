@@ -1,12 +1,20 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkInvariants } from '../support/invariants.ts';
 import { recorded } from '../support/recorder.ts';
 import { bash, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
 import { startStack, type TestStack } from '../support/stack.ts';
+
+const write = (content: string): ReturnType<typeof bash> => ({ name: 'write', input: { file_path: 'file', content } });
+
+/** Leaves a process behind that stops the next file write of its sandbox in the middle, until a file \`go\` is there. */
+const STOP_A_WRITE = `(while :; do for p in /proc/[0-9]*; do mapfile -d '' -t a 2>/dev/null < $p/cmdline
+  if [ "\${a[3]}" = write ]; then kill -STOP \${p#/proc/}; touch stopped; until [ -e go ]; do sleep 0.1; done; kill -CONT \${p#/proc/}; exit; fi
+done; done) > /dev/null 2>&1 &`;
 
 /** A second worker of the same stack, with the environment of the first. */
 async function secondWorker(pid: number): Promise<ChildProcess> {
@@ -42,8 +50,17 @@ describe('a worker that is taken for dead and comes back', { timeout: STACK_TEST
     const streaming = await driver.open([{ text: 'pieces', chunks: 30, chunkMs: 100 }, { text: 'unused' }]);
     const running = await driver.open([{ tools: [bash(recorded('running', 3))] }, { text: 'ran' }]);
     const asking = await driver.open([{ tools: [bash(recorded('asking'))] }], { policy: 'always_ask' });
+    const writing = await driver.open([
+      { tools: [bash(STOP_A_WRITE)] },
+      { tools: [write('early')] },
+      { tools: [write('later')] },
+      { text: 'written' },
+    ]);
     const approval = await driver.pendingApproval(asking);
     await driver.ran(running, 'running');
+    const inWorkspace = async (name: string): Promise<string> =>
+      path.join(await driver.recorder.workspaceOf(writing), name);
+    await driver.until('a write is stopped', async () => existsSync(await inWorkspace('stopped').catch(() => '')));
     await driver.untilSql('the call runs', streaming, `EXISTS (SELECT 1 FROM model_calls c WHERE c.session_id = s.id)`);
 
     process.kill(first, 'SIGSTOP');
@@ -53,7 +70,8 @@ describe('a worker that is taken for dead and comes back', { timeout: STACK_TEST
       // Slow by nature: the open polls of the frozen worker still swallow tasks, and each is given out again only after
       // its timeout (10 s a workflow task, 10 s a record, 5 s a heartbeat); several of them may follow each other.
       expect((await driver.decide(approval.id, 'allow')).status).toBe(200);
-      await driver.quiet([streaming, running, asking]);
+      writeFileSync(await inWorkspace('go'), '', { mode: 0o644 });
+      await driver.quiet([streaming, running, asking, writing]);
     } finally {
       process.kill(first, 'SIGCONT');
       frozen = undefined;
@@ -72,9 +90,11 @@ describe('a worker that is taken for dead and comes back', { timeout: STACK_TEST
     await driver.quiet([proof]);
     expect((await counts()).filter((row) => (row as { id: string }).id !== proof)).toEqual(before);
     expect(await driver.recorder.traces(running, 'running')).toEqual({ starts: 1, ends: 1 });
+    expect(readFileSync(await inWorkspace('file'), 'utf8')).toBe('later');
+    expect(await driver.approvals(writing)).toEqual([]);
     const { query, recorder } = driver;
     const temporal = await driver.temporal();
-    for (const id of [streaming, running, asking, proof]) {
+    for (const id of [streaming, running, asking, writing, proof]) {
       expect(await driver.turnEnds(id)).toEqual(['end_turn']);
       await checkInvariants(query, id, { recorder, temporal });
     }

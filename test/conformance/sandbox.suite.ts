@@ -310,6 +310,14 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         await provider.execKill(ref, 'never-started', soon());
       });
 
+      it('never starts a command that was killed before', async () => {
+        const spec = { execId: 'forbidden', argv: ['touch', '/workspace/forbidden'], timeoutMs: 30_000 };
+        await provider.execKill(ref, 'forbidden', soon());
+        await provider.execStart(ref, spec, soon());
+        expect((await follow(provider, ref, 'forbidden')).status).toEqual({ state: 'killed', reason: 'signal' });
+        expect(await provider.stat(ref, '/workspace/forbidden', soon())).toBeNull();
+      });
+
       it('kills what writes too much', async () => {
         await provider.execStart(ref, { execId: 'flood', argv: ['yes'], timeoutMs: 120_000 }, soon());
         const signal = soon();

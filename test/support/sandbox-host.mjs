@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 
 const [builtIndex, rootDir, uid] = process.argv.slice(2);
 const { createSandboxProviders } = await import(pathToFileURL(builtIndex).href);
+const tools = await import(new URL('../effects/files.js', pathToFileURL(builtIndex)).href);
 if (uid !== '') {
   process.setgroups([]);
   process.setgid(Number(uid));
@@ -30,11 +31,18 @@ const decode = (text) =>
 
 const aborts = new Map();
 
+/** A tool as the worker runs it, without the ledger around it. */
+async function runTool(name, ref, execId, input, signal) {
+  const lease = { id: 'lease', ref, provider };
+  const context = { lease, effectId: execId, execId, timeoutMs: 60_000, resumed: false, signal };
+  return tools[name](context, input, undefined, () => Promise.resolve());
+}
+
 async function answer({ id, method, args }) {
   const abort = new AbortController();
   aborts.set(id, abort);
   try {
-    let value = await provider[method](...args, abort.signal);
+    let value = await (method === 'runTool' ? runTool : provider[method].bind(provider))(...args, abort.signal);
     if (method === 'list') value = undefined;
     return { id, value: value ?? null };
   } catch (error) {

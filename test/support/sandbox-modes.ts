@@ -26,6 +26,8 @@ export interface SandboxBed extends SandboxUnderTest {
   rootDir: string;
   /** The process the provider runs in. */
   pid: number;
+  /** Another process with the same configuration, as a worker. */
+  worker(): SandboxProcess;
 }
 
 /** A provider in a process of its own, over a directory only its user may enter. */
@@ -44,6 +46,7 @@ export function makeBed(mode: SandboxMode, env: Record<string, string> = {}, par
     pid: main.pid,
     provider: main.provider,
     another: () => Promise.resolve(start()),
+    worker: start,
     close: async () => {
       const owners = ['conformance', 'somebody else', 'escape'];
       for (const owner of owners) {

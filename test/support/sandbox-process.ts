@@ -2,7 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { SandboxProvider } from '../../activities/sandbox/port.ts';
+import type { ToolOutcome } from '../../activities/effects/outcome.ts';
+import type { SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
 import { type ErrorCode, LonghaulError } from '../../contracts/error-codes.ts';
 
 const HOST = fileURLToPath(new URL('sandbox-host.mjs', import.meta.url));
@@ -18,6 +19,8 @@ interface Reply {
 export interface SandboxProcess {
   provider: SandboxProvider;
   pid: number;
+  /** Runs a tool that works on files, as an effect whose commands have this id. */
+  tool(name: 'write' | 'edit', ref: SandboxRef, execId: string, input: object): Promise<ToolOutcome>;
   /** SIGKILL: nothing in it gets a chance to tidy up. */
   kill(): Promise<void>;
 }
@@ -117,5 +120,7 @@ export function startSandboxProcess(options: {
     child.kill('SIGKILL');
     await closed;
   };
-  return { provider: proxy(calls), pid: child.pid ?? 0, kill };
+  const tool: SandboxProcess['tool'] = (name, ref, execId, input) =>
+    calls.call('runTool', [name, ref, execId, input], AbortSignal.timeout(180_000));
+  return { provider: proxy(calls), pid: child.pid ?? 0, tool, kill };
 }

@@ -24,11 +24,11 @@ import { heldBy } from './groups.ts';
 import { markerOf } from './holder.ts';
 import type { ProcessIdentity } from './host.ts';
 import { CLEAN_ENV, isAlive, killProcess, perlMissing, signalName } from './host.ts';
+import { CLAIM_MS } from './supervisor.ts';
 import { processorsFor } from './processors.ts';
 import type { SandboxRecord } from './record.ts';
 import { pathsOf } from './record.ts';
 
-const CLAIM_MS = 5_000;
 const OPEN_FILES = 16_384;
 const KEPT_EXECS = 20_000;
 const KEPT_OUTPUT_BYTES = 4 * LIMITS.execOutputBytes;
@@ -55,9 +55,11 @@ export async function startExec(rootDir: string, record: SandboxRecord, spec: Ex
   if (existsSync(claim)) return;
   const { holder } = record;
   if (holder === null || !isAlive(holder)) throw new LonghaulError('sandbox_lost', 'the sandbox is not running');
-  const request = requestOf(rootDir, record, holder, spec);
+  // Named by the request: of two starters with different input, one wins with both.
+  const stdin = spec.stdin === undefined ? '' : `stdin.${randomUUID()}`;
+  const request = requestOf(rootDir, record, holder, { ...spec, stdin });
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  if (spec.stdin !== undefined) put(dir, 'stdin', spec.stdin);
+  if (spec.stdin !== undefined) writeFileSync(path.join(dir, stdin), spec.stdin, { mode: 0o600 });
   put(dir, 'request', request);
   const child = spawn('perl', ['-e', hostScripts().supervisor, '--', dir], {
     env: CLEAN_ENV,
@@ -80,7 +82,12 @@ function put(dir: string, name: string, content: Uint8Array | string): void {
   renameSync(temporary, path.join(dir, name));
 }
 
-function requestOf(rootDir: string, record: SandboxRecord, holder: ProcessIdentity, spec: ExecSpec): string {
+function requestOf(
+  rootDir: string,
+  record: SandboxRecord,
+  holder: ProcessIdentity,
+  spec: Omit<ExecSpec, 'stdin'> & { stdin: string },
+): string {
   const cwd = spec.cwd ?? '/workspace';
   if (!cwd.startsWith('/')) throw new LonghaulError('sandbox_invalid', 'must be absolute', { field: 'cwd' });
   if (spec.argv.length === 0) throw new LonghaulError('sandbox_invalid', 'must not be empty', { field: 'argv' });
@@ -101,6 +108,7 @@ function requestOf(rootDir: string, record: SandboxRecord, holder: ProcessIdenti
     box,
     record.groups.join(':'),
     rlimitsOf(record, held),
+    spec.stdin,
     cwd,
     String(env.length),
     ...env.flat(),
@@ -167,6 +175,8 @@ interface ExitFile {
   lost: boolean;
 }
 
+const NEVER_STARTED: ExitFile = { code: 0, signal: 9, killed: 'signal', lost: false };
+
 /** How the command stands, from its journal alone. */
 export function execStatus(dir: string): ExecState {
   const exit = readJson<ExitFile>(path.join(dir, 'exit.json'));
@@ -174,7 +184,7 @@ export function execStatus(dir: string): ExecState {
   if (!existsSync(path.join(dir, 'claim'))) return { state: 'absent' };
   const supervisor = supervisorOf(dir);
   if (supervisor === undefined) {
-    // Between the claim and its signature; a supervisor killed right there never started the command for certain.
+    // Between the claim and its signature; a supervisor killed right there, or late, never starts the command.
     const ageMs = Date.now() - statSync(path.join(dir, 'claim')).mtimeMs;
     return ageMs < CLAIM_MS ? { state: 'running' } : { state: 'lost' };
   }
@@ -245,12 +255,30 @@ function readFrom(file: string, offset: number): Uint8Array {
   }
 }
 
-/** Kills the command's whole tree and waits until its journal says so. */
+/**
+ * Kills the command's whole tree and waits until its journal says so. One that was not started is claimed instead: a
+ * starter that slept until now finds it ended.
+ */
 export async function killExec(dir: string, signal: AbortSignal): Promise<void> {
-  const supervisor = supervisorOf(dir);
-  if (supervisor === undefined || !killProcess(supervisor, 'SIGTERM')) return;
+  if (!existsSync(path.dirname(dir))) return;
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  if (claims(dir)) put(dir, 'exit.json', JSON.stringify(NEVER_STARTED));
+  let isAsked = false;
   while (execStatus(dir).state === 'running') {
+    // Between the claim and the signature there is nobody to ask yet.
+    const supervisor = supervisorOf(dir);
+    if (supervisor !== undefined && !isAsked) isAsked = killProcess(supervisor, 'SIGTERM');
     signal.throwIfAborted();
     await delay(5);
+  }
+}
+
+function claims(dir: string): boolean {
+  try {
+    mkdirSync(path.join(dir, 'claim'));
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
   }
 }

@@ -1,5 +1,6 @@
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { FileStat, SandboxRef } from '../port.ts';
+import { writeCommand } from '../write-command.ts';
 import type { Inside } from './provider.ts';
 
 /**
@@ -38,19 +39,6 @@ export async function readFile(
   return result.stdout;
 }
 
-const WRITE = `
-set -e
-mkdir -p -- "$(dirname -- "$1")"
-target=$1
-if [ -L "$target" ]; then target=$(readlink -m -- "$target"); fi
-if [ -d "$target" ]; then echo 'is a folder' >&2; exit 1; fi
-temporary=$(mktemp -- "$target.XXXXXXXX")
-trap 'rm -f -- "$temporary"' EXIT
-cat > "$temporary"
-chmod -- "$(stat -c %a -- "$target" 2>/dev/null || echo 644)" "$temporary"
-mv -fT -- "$temporary" "$target"
-`;
-
 export async function writeFile(
   inside: Inside,
   ref: SandboxRef,
@@ -59,7 +47,7 @@ export async function writeFile(
   signal: AbortSignal,
 ): Promise<void> {
   requireAbsolute(path);
-  const result = await inside(ref, ['sh', '-c', WRITE, 'write', path], { input: content, maxBytes: 4_096, signal });
+  const result = await inside(ref, writeCommand(path), { input: content, maxBytes: 4_096, signal });
   if (result.code !== 0) throw refused(path, result.stderr);
 }
 

@@ -1,3 +1,6 @@
+/** A claim this old without its supervisor's signature is that of a supervisor that was killed right there. */
+export const CLAIM_MS = 15_000;
+
 /**
  * Runs one command and outlives whoever started it. Argument: the exec folder, whose file "request" holds the rest,
  * separated by NUL. The claim (mkdir) makes a second start of the same id a no-op; exit.json is written by rename.
@@ -6,10 +9,14 @@ export const SUPERVISOR = String.raw`
 my ($dir) = @ARGV;
 sub put { my ($name, $text) = @_; open(my $f, '>', "$dir/$name.tmp") or exit 1; print $f $text; close $f; rename("$dir/$name.tmp", "$dir/$name") or exit 1 }
 umask 077;
+my $asked = 0;
+$SIG{TERM} = sub { $asked = 1 };
 open(my $request, '<', "$dir/request") or exit 1;
 mkdir("$dir/claim") or exit 0;
 put('supervisor', "$$ " . start_time($$));
-my ($marker, $uid, $holder, $holder_start, $filter, $timeout_ms, $output_limit, $disk_kib, $memory_kib, $processors, $box, $groups, $limits, $cwd, $env_count, @rest)
+# Whoever looked between the two, this long after the claim, took the command for lost.
+if (time() - (stat "$dir/claim")[9] >= ${CLAIM_MS / 1_000}) { put('exit.json', '{"code":0,"signal":0,"killed":"","lost":true}'); exit 0 }
+my ($marker, $uid, $holder, $holder_start, $filter, $timeout_ms, $output_limit, $disk_kib, $memory_kib, $processors, $box, $groups, $limits, $stdin, $cwd, $env_count, @rest)
   = split /\0/, do { local $/; <$request> }, -1;
 close $request;
 $0 = "longhaul-exec $marker";
@@ -17,12 +24,11 @@ my %env;
 for (1 .. $env_count) { my $key = shift @rest; $env{$key} = shift @rest }
 my %limits = map { split /=/ } split /,/, $limits;
 my @groups = split /:/, $groups;
-my ($asked, $why, $status) = (0, '');
+my ($why, $status) = ('');
 # Counted by the kernel where a control group holds the memory.
 sub oom_kills { my $sum = 0; for my $group (@groups) { for my $name (qw(memory.oom_control memory.events)) { $sum += $1 if text("$group/$name") =~ /^oom_kill (\d+)/m } } return $sum }
 my $oom_kills = oom_kills();
 my $end = now() + $timeout_ms / 1000;
-$SIG{TERM} = sub { $asked = 1 };
 socketpair(my $ended, my $alive, 1, 1, 0) or exit 1;
 pipe(my $out_read, my $out_write) or exit 1;
 pipe(my $err_read, my $err_write) or exit 1;
@@ -38,7 +44,7 @@ if ($child == 0) {
   # Should the machine run out of memory all the same, commands go before the worker, the database and the supervisor.
   if (open(my $f, '>', '/proc/self/oom_score_adj')) { syswrite($f, '1000'); close $f }
   if ($processors ne '') { my $mask = "\0" x 128; vec($mask, $_, 1) = 1 for split /,/, $processors; call('sched_setaffinity', 0, length $mask, $mask) }
-  open(STDIN, '<', -e "$dir/stdin" ? "$dir/stdin" : '/dev/null') or exit 125;
+  open(STDIN, '<', $stdin eq '' ? '/dev/null' : "$dir/$stdin") or exit 125;
   open(STDOUT, '>&', $out_write) or exit 125;
   open(STDERR, '>&', $err_write) or exit 125;
   enter($alive, $marker, $uid, $holder, $holder_start, $filter, $cwd, \%limits, \%env, @rest);
@@ -156,7 +162,8 @@ undef $ended;
 slay() if !$why && crowded();
 # All that the command itself wrote is in the pipes.
 pump();
-unlink "$dir/request", "$dir/stdin";
+unlink "$dir/request";
+unlink "$dir/$stdin" if $stdin ne '';
 my ($code, $signal) = ($status >> 8, $status & 127);
 # A file as large as the disk limit allows.
 $why ||= 'disk_limit' if $signal == 25;
