@@ -62,9 +62,6 @@ export function sendError(res: ServerResponse, protocol: Protocol, failure: Prot
     return;
   }
   if (res.headersSent || res.destroyed) return;
-  res.writeHead(original.status, {
-    ...originalHeaders(error, original, requestId),
-    'content-length': original.body.length,
-  });
+  res.writeHead(original.status, originalHeaders(error, original, requestId));
   res.end(original.body);
 }

@@ -191,6 +191,7 @@ class GatewayServer implements Gateway {
     const provider = this.#providers.get(route.provider);
     if (provider === undefined) throw new LonghaulError('model_not_found', `no provider serves "${model}"`);
     const named = route.providerModel === model ? body : withModel(body, route.providerModel);
+    const asked = withUsageReport(protocol, named, stream);
     const plain: ModelRequest = {
       res,
       requestId,
@@ -208,7 +209,8 @@ class GatewayServer implements Gateway {
         protocol,
         operation,
         model: route.providerModel,
-        body: withUsageReport(protocol, named, stream),
+        body: asked,
+        hidesUsage: asked !== named,
         headers: protocolHeaders(req),
         search: isBeta(search) ? '?beta=true' : '',
         sessionId: caller.attribution.sessionId ?? undefined,

@@ -8,6 +8,7 @@ import type { ProtocolError } from '../protocol.ts';
 import { NO_USAGE } from '../usage/normalise.ts';
 import { createTap, type UsageTap } from '../usage/tap.ts';
 import { BudgetGate } from './budget-gate.ts';
+import { WholeEvents } from './whole-events.ts';
 
 /** Who takes the answer while it streams. Heads are good ones only: failures are in the outcome. */
 export interface AnswerTaker {
@@ -60,6 +61,7 @@ export class UpstreamCall implements AnswerSink {
   #errorBytes = 0;
   #tap: UsageTap | undefined;
   #gate: BudgetGate | undefined;
+  #events: WholeEvents | undefined;
   #ttftMs: number | null = null;
 
   constructor(options: CallOptions) {
@@ -105,7 +107,10 @@ export class UpstreamCall implements AnswerSink {
     }
     const isStream = /^text\/event-stream/i.test(headers['content-type'] ?? '');
     this.#tap = createTap(this.#options.request.protocol, isStream);
-    if (isStream) this.#gate = this.#createGate(this.#tap);
+    if (isStream) {
+      this.#events = new WholeEvents(this.#options.taker, this.#options.request.hidesUsage === true);
+      this.#gate = this.#createGate(this.#tap);
+    }
     this.#options.taker.onHead(status, headers, isStream);
   }
 
@@ -123,17 +128,21 @@ export class UpstreamCall implements AnswerSink {
     }
     this.#tap?.push(chunk);
     const isLast = this.#tap?.isComplete === true;
-    return this.#gate === undefined ? this.#options.taker.onData(chunk, isLast) : this.#gate.push(chunk, isLast);
+    return this.#gate === undefined ? this.#pass(chunk, isLast) : this.#gate.push(chunk, isLast);
+  }
+
+  #pass(chunk: Buffer, isLast: boolean): boolean {
+    return this.#events === undefined ? this.#options.taker.onData(chunk, isLast) : this.#events.push(chunk, isLast);
   }
 
   #createGate(tap: UsageTap): BudgetGate | undefined {
-    const { budget, taker } = this.#options;
+    const { budget } = this.#options;
     return budget === undefined
       ? undefined
       : new BudgetGate({
           budget,
           used: () => ({ usage: tap.usageSoFar, model: this.#served }),
-          pass: (chunk, isLast) => taker.onData(chunk, isLast),
+          pass: (chunk, isLast) => this.#pass(chunk, isLast),
           resume: () => this.resume(),
           stop: (reason) => this.abort(reason),
         });
@@ -150,6 +159,7 @@ export class UpstreamCall implements AnswerSink {
     }
     this.#tap?.finish();
     this.#gate?.end();
+    this.#events?.end();
     if (this.#tap?.streamError !== undefined) {
       this.#end({ error: new LonghaulError('provider_unavailable', this.#tap.streamError) }, true, true);
     } else if (this.#tap?.isComplete === true) this.#end(undefined, true);

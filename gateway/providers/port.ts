@@ -7,6 +7,8 @@ export interface ProviderRequest {
   operation: 'generate' | 'count_tokens';
   model: string;
   body: Buffer;
+  /** The usage in a chat stream was asked for by the gateway: the caller does not get to see it. */
+  hidesUsage?: boolean;
   /** Protocol headers of the caller (versions, betas), lower-case. */
   headers: Record<string, string>;
   /** Query string with its question mark, or empty. */

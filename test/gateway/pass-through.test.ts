@@ -225,7 +225,7 @@ describe('anthropic', () => {
     const providerSawEnd = new Promise<void>((resolve) => {
       anthropic.answer = (_req, res) => {
         res.on('close', resolve);
-        res.writeHead(200, SSE).write(MESSAGES_EVENTS.slice(0, 300));
+        res.writeHead(200, SSE).write(MESSAGES_EVENTS.slice(0, 400));
       };
     });
     await new Promise<void>((resolve) => {
@@ -298,7 +298,9 @@ describe('openai', () => {
     const sent =
       '{"model":"openai/gpt-5","stream":true,"messages":[{"role":"user","content":"\\"stream_options\\":{}"}]}';
     const response = await post(`${gateway.url}/v1/chat/completions`, key, sent);
-    expect(await response.text()).toBe(CHAT_EVENTS);
+    // What the gateway asked for is its own affair.
+    const shown = CHAT_EVENTS.replace(/data: [^\n]*"prompt_tokens"[^\n]*\n\n/, '').replaceAll(',"usage":null', '');
+    expect(await response.text()).toBe(shown);
     const [seen] = openai.requests;
     expect(seen?.path).toBe('/v1/chat/completions');
     expect(seen?.headers.authorization).toBe(`Bearer ${OPENAI_KEY}`);

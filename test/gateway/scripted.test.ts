@@ -264,30 +264,35 @@ describe('on chat-completions', () => {
     expect(second).toMatchObject({ choices: [{ finish_reason: 'stop', message: { content: '=out' } }] });
   });
 
-  it('streams chunks, a usage chunk the caller did not ask for, and the end marker', async () => {
-    const step = { text: 'abc', chunks: 3, usage: { input: 10, output: 3, cacheRead: 90 } };
-    const response = await post(`${gateway.url}/v1/chat/completions`, key, {
-      model: 'scripted',
-      stream: true,
-      messages: [{ role: 'user', content: scriptText([step]) }],
-    });
-    const events = (await response.text()).split('\n\n').filter((event) => event !== '');
-    expect(events.at(-1)).toBe('data: [DONE]');
-    const chunks = events.slice(0, -1).map((event) => JSON.parse(event.slice(6)) as Record<string, never>);
-    expect(
-      chunks
-        .map((chunk) => (chunk['choices']?.[0] as never as { delta?: { content?: string } })?.delta?.content ?? '')
-        .join(''),
-    ).toBe('abc');
-    expect(chunks.at(-1)).toMatchObject({
-      usage: { prompt_tokens: 100, completion_tokens: 3, prompt_tokens_details: { cached_tokens: 90 } },
-    });
-    expect(await rowOf('chat', 3)).toMatchObject({
-      input_tokens: 10,
-      cache_read_tokens: 90,
-      output_tokens: 3,
-    });
-  });
+  it.each([true, false])(
+    'streams chunks and the end marker, a usage chunk only if asked to: %s',
+    async (wantsUsage) => {
+      const step = { text: 'abc', chunks: 3, usage: { input: 10, output: 3, cacheRead: 90 } };
+      await bed.pool.query('TRUNCATE ledger');
+      const response = await post(`${gateway.url}/v1/chat/completions`, key, {
+        model: 'scripted',
+        stream: true,
+        ...(wantsUsage && { stream_options: { include_usage: true } }),
+        messages: [{ role: 'user', content: scriptText([step]) }],
+      });
+      const events = (await response.text()).split('\n\n').filter((event) => event !== '');
+      expect(events.at(-1)).toBe('data: [DONE]');
+      const chunks = events.slice(0, -1).map((event) => JSON.parse(event.slice(6)) as Record<string, never>);
+      expect(
+        chunks
+          .map((chunk) => (chunk['choices']?.[0] as never as { delta?: { content?: string } })?.delta?.content ?? '')
+          .join(''),
+      ).toBe('abc');
+      const usage = { prompt_tokens: 100, completion_tokens: 3, prompt_tokens_details: { cached_tokens: 90 } };
+      if (wantsUsage) expect(chunks.at(-1)).toMatchObject({ usage });
+      else expect(chunks.some((chunk) => 'usage' in chunk)).toBe(false);
+      expect(await rowOf('chat', 3)).toMatchObject({
+        input_tokens: 10,
+        cache_read_tokens: 90,
+        output_tokens: 3,
+      });
+    },
+  );
 
   it('has its own error shape', async () => {
     const response = await post(`${gateway.url}/v1/chat/completions`, key, {
