@@ -44,7 +44,7 @@ export async function startDouble(): Promise<ProviderDouble> {
       res.on('close', () => {
         if (!res.writableFinished) double.left += 1;
       });
-      void perform(res, refusal(sent) ?? double.scene(sent), String(req.headers['accept-encoding'] ?? ''));
+      void perform(res, refusal(sent) ?? double.scene(sent), req.headers['accept-encoding'] ?? '');
     });
   });
   const double: ProviderDouble = {

@@ -76,10 +76,12 @@ async function both(
   return { direct, through };
 }
 
+function pick(answer: RawAnswer, wanted: (name: string) => boolean): Record<string, string[]> {
+  return Object.fromEntries(Object.entries(answer.headers).filter(([name]) => wanted(name)));
+}
+
 /** The headers both have to have, and no other. */
 function expectSameHeaders({ direct, through }: { direct: RawAnswer; through: RawAnswer }): void {
-  const pick = (answer: RawAnswer, wanted: (name: string) => boolean): Record<string, string[]> =>
-    Object.fromEntries(Object.entries(answer.headers).filter(([name]) => wanted(name)));
   const isStream = /event-stream/.test(direct.headers['content-type']?.[0] ?? '');
   const expected = pick(direct, (name) => KEPT.test(name) && !(isStream && name === 'content-length'));
   const seen = pick(through, (name) => !CONNECTION.test(name) && !ADDED.test(name));
@@ -204,26 +206,42 @@ describe('chat streams', () => {
   });
 });
 
+const clients = (): { anthropic: Anthropic; openai: OpenAI }[] =>
+  [
+    { url: double.url, own: DOUBLE_KEY },
+    { url: gateway.url, own: key },
+  ].map(({ url, own }) => ({
+    anthropic: new Anthropic({ baseURL: url, apiKey: own, maxRetries: 0 }),
+    openai: new OpenAI({ baseURL: `${url}/v1`, apiKey: own, maxRetries: 0 }),
+  }));
+const tools = { name: 'weather', parameters: { type: 'object' } };
+
+/** What a client makes of it, directly and through the gateway. */
+async function same<T>(use: (client: { anthropic: Anthropic; openai: OpenAI }) => Promise<T>): Promise<T> {
+  const [direct, through] = clients();
+  const expected = await use(direct!);
+  const seen = await use(through!);
+  expect(seen).toEqual(expected);
+  return seen;
+}
+
+interface Raised {
+  kind: string;
+  status: unknown;
+  error: unknown;
+  requestId: unknown;
+}
+async function raised(work: Promise<unknown>): Promise<Raised> {
+  const error = await work.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof AnthropicError || error instanceof OpenAIError)) throw new Error('no APIError');
+  const requestId = 'requestID' in error ? error.requestID : undefined;
+  return { kind: error.constructor.name, status: error.status, error: error.error, requestId };
+}
+
 describe('the official SDKs', () => {
-  const clients = (): { anthropic: Anthropic; openai: OpenAI }[] =>
-    [
-      { url: double.url, own: DOUBLE_KEY },
-      { url: gateway.url, own: key },
-    ].map(({ url, own }) => ({
-      anthropic: new Anthropic({ baseURL: url, apiKey: own, maxRetries: 0 }),
-      openai: new OpenAI({ baseURL: `${url}/v1`, apiKey: own, maxRetries: 0 }),
-    }));
-  const tools = { name: 'weather', parameters: { type: 'object' } };
-
-  /** What a client makes of it, directly and through the gateway. */
-  async function same<T>(use: (client: { anthropic: Anthropic; openai: OpenAI }) => Promise<T>): Promise<T> {
-    const [direct, through] = clients();
-    const expected = await use(direct!);
-    const seen = await use(through!);
-    expect(seen).toEqual(expected);
-    return seen;
-  }
-
   const claude = {
     model: 'claude-opus-5',
     max_tokens: 100,
@@ -263,22 +281,6 @@ describe('the official SDKs', () => {
       expect(response.output).toMatchObject([{ type: 'function_call', name: 'weather' }]);
     }
   });
-
-  interface Raised {
-    kind: string;
-    status: unknown;
-    error: unknown;
-    requestId: unknown;
-  }
-  async function raised(work: Promise<unknown>): Promise<Raised> {
-    const error = await work.then(
-      () => undefined,
-      (reason: unknown) => reason,
-    );
-    if (!(error instanceof AnthropicError || error instanceof OpenAIError)) throw new Error('no APIError');
-    const requestId = 'requestID' in error ? error.requestID : undefined;
-    return { kind: error.constructor.name, status: error.status, error: error.error, requestId };
-  }
 
   it.each([400, 404, 413, 429, 500, 529])('raise their own error for a %i', async (status) => {
     double.scene = () => ({ status, body: MESSAGES.error(status) });
