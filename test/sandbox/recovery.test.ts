@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -17,6 +18,8 @@ import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { hostScripts } from '../../activities/sandbox/local/enter.ts';
 import { pruneExecs } from '../../activities/sandbox/local/exec.ts';
+import { probeGroups } from '../../activities/sandbox/local/groups.ts';
+import { markerOf } from '../../activities/sandbox/local/holder.ts';
 import { withLock } from '../../activities/sandbox/local/lock.ts';
 import { forbiddenNamespaces, missingCapability, oldKernel } from '../../activities/sandbox/local/obstacles.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -38,6 +41,14 @@ function processesWith(word: string): number[] {
 const status = (uid: number, capabilities: string): string =>
   `Name:\tnode\nUid:\t${uid}\t${uid}\t${uid}\t${uid}\nCapEff:\t${capabilities}\nSeccomp:\t0\n`;
 const only = (file: string, value: string) => (asked: string) => (asked.endsWith(file) ? value : '');
+
+/** Folders below which control groups of sandboxes are made, on this machine. Asking makes them. */
+const HAS_GROUPS = probeGroups().version !== null;
+const GROUP_PARENTS = ['memory', 'pids', 'cpu', '.']
+  .map((controller) => path.join('/sys/fs/cgroup', controller, 'longhaul'))
+  .filter((folder) => existsSync(folder));
+const groupsNamed = (marker: string): string[] =>
+  GROUP_PARENTS.map((parent) => path.join(parent, marker)).filter((folder) => existsSync(folder));
 
 function holderOf(bed: SandboxBed, id: string): number {
   const record = JSON.parse(readFileSync(path.join(bed.rootDir, id, 'sandbox.json'), 'utf8')) as {
@@ -103,11 +114,32 @@ for (const mode of SANDBOX_MODES) {
         expect(processesWith(word)).toEqual([]);
         expect(existsSync(`/proc/${holder}`) && readFileSync(`/proc/${holder}/cmdline`, 'utf8') !== '').toBe(false);
         expect(existsSync(path.join(bed.rootDir, ref.id))).toBe(false);
-        for (const controller of ['memory', 'pids', 'cpu', '.']) {
-          expect(existsSync(path.join('/sys/fs/cgroup', controller, 'longhaul', ref.id))).toBe(false);
-        }
+        expect(groupsNamed(word)).toEqual([]);
       }
     });
+
+    it.runIf(HAS_GROUPS && mode.uid === null)(
+      'control groups of a run that was killed are swept, those of living sandboxes stay (needs root and control groups)',
+      async () => {
+        const [killed, living] = [bedOf(), bedOf()];
+        const gone = await killed.provider.create(smallSpec('escape'), 'gone', soon());
+        const alive = await living.provider.create(smallSpec('escape'), 'alive', soon());
+        const [goneWord, aliveWord] = [markerOf(killed.rootDir, gone.id), markerOf(living.rootDir, alive.id)];
+        process.kill(holderOf(killed, gone.id), 'SIGKILL');
+        rmSync(path.join(killed.rootDir, gone.id), { recursive: true });
+        const made = groupsNamed(aliveWord).length;
+        expect([groupsNamed(goneWord).length, made]).toEqual([made, GROUP_PARENTS.length]);
+        await until('they are gone', async () => {
+          for await (const _info of living.provider.list('somebody else', soon()));
+          return groupsNamed(goneWord).length === 0;
+        });
+        expect(groupsNamed(aliveWord)).toHaveLength(made);
+        // Should somebody take them away all the same, a command makes them anew: never without its limits.
+        for (const folder of groupsNamed(aliveWord)) rmdirSync(folder);
+        const { stdout } = await shell(living.provider, alive, 'cat /proc/self/cgroup');
+        expect(stdout.split('\n').filter((line) => line.endsWith(aliveWord))).toHaveLength(made);
+      },
+    );
 
     it('no process inside shows more files than its own, nor does one on its way in', async () => {
       const bed = bedOf();

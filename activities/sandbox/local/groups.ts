@@ -4,6 +4,7 @@ import type { SandboxSpec } from '../port.ts';
 
 const ROOT = '/sys/fs/cgroup';
 const NAME = 'longhaul';
+const MARKER = /^[0-9a-f]{32}$/;
 const CPU_PERIOD_US = 100_000;
 
 export interface GroupSupport {
@@ -55,11 +56,14 @@ function enableControllers(controllers: string[]): void {
   }
 }
 
-/** Makes a sandbox's groups with its limits; returns their folders, the one that counts processes first. */
-export function makeGroups(id: string, spec: SandboxSpec, support: GroupSupport): string[] {
+/**
+ * Makes a sandbox's groups with its limits; returns their folders, the one that counts processes first. They are named
+ * by the marker that its process 1 carries, so that everybody on the machine can tell whose they are.
+ */
+export function makeGroups(marker: string, spec: SandboxSpec, support: GroupSupport): string[] {
   if (support.version === null) return [];
   if (support.version === 2) {
-    const folder = path.join(ROOT, NAME, id);
+    const folder = path.join(ROOT, NAME, marker);
     mkdirSync(folder, { recursive: true });
     write(path.join(folder, 'memory.max'), String(spec.memoryBytes));
     write(path.join(folder, 'memory.swap.max'), '0');
@@ -70,7 +74,7 @@ export function makeGroups(id: string, spec: SandboxSpec, support: GroupSupport)
   const folders: string[] = [];
   const make = (controller: 'memory' | 'pids' | 'cpu', files: Record<string, string>): void => {
     if (!support[controller]) return;
-    const folder = path.join(ROOT, controller, NAME, id);
+    const folder = path.join(ROOT, controller, NAME, marker);
     mkdirSync(folder, { recursive: true });
     for (const [file, value] of Object.entries(files)) write(path.join(folder, file), value);
     folders.push(folder);
@@ -88,11 +92,29 @@ export function makeGroups(id: string, spec: SandboxSpec, support: GroupSupport)
 }
 
 /** Where `makeGroups` puts a sandbox's groups. */
-export function groupsOf(id: string, support: GroupSupport): string[] {
+export function groupsOf(marker: string, support: GroupSupport): string[] {
+  return parentsOf(support).map((parent) => path.join(parent, marker));
+}
+
+function parentsOf(support: GroupSupport): string[] {
   if (support.version === null) return [];
-  if (support.version === 2) return [path.join(ROOT, NAME, id)];
+  if (support.version === 2) return [path.join(ROOT, NAME)];
   const controllers = ['pids', 'memory', 'cpu'] as const;
-  return controllers.filter((name) => support[name]).map((name) => path.join(ROOT, name, NAME, id));
+  return controllers.filter((name) => support[name]).map((name) => path.join(ROOT, name, NAME));
+}
+
+/**
+ * Removes empty groups whose sandbox does not run, of whatever installation: a run that was killed and whose home was
+ * deleted has nobody else. A paused sandbox gets its groups anew, as does a command that finds none.
+ */
+export function sweepGroups(support: GroupSupport, runningMarkers: () => Set<string>): void {
+  const found = parentsOf(support).flatMap((parent) =>
+    readdirSync(parent).flatMap((name) => (MARKER.test(name) ? [{ name, folder: path.join(parent, name) }] : [])),
+  );
+  if (found.length === 0) return;
+  // Asked after the groups were: whose group is made from now on is not in the list.
+  const running = runningMarkers();
+  removeGroups(found.flatMap(({ name, folder }) => (running.has(name) ? [] : [folder])));
 }
 
 /** The limits that control groups hold; another process may have made them, so the groups themselves are asked. */
@@ -111,7 +133,7 @@ export function heldBy(folders: string[]): HeldLimits {
   };
 }
 
-/** A group can be removed once its last process is gone; one that is not yet is left to the next sweep. */
+/** The kernel refuses to remove a group with a process in it: that one is left to the next sweep. */
 export function removeGroups(folders: string[]): void {
   for (const folder of folders) {
     try {

@@ -99,6 +99,14 @@ export function killProcess(identity: ProcessIdentity, signal: NodeJS.Signals): 
   }
 }
 
+const HOLDER_LINE = /^longhaul-sandbox ([0-9a-f]{32})$/;
+
+/** Markers of all sandboxes that run on this machine. */
+export function runningMarkers(): Set<string> {
+  const lines = readdirSync('/proc').map((name) => (/^\d+$/.test(name) ? commandLine(name) : ''));
+  return new Set(lines.flatMap((line) => HOLDER_LINE.exec(line)?.[1] ?? []));
+}
+
 /** Holders and supervisors that carry this marker, by their command lines. */
 export function processesNamed(marker: string): { identity: ProcessIdentity; isHolder: boolean }[] {
   const holder = `longhaul-sandbox ${marker}`;

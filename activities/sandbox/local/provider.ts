@@ -17,10 +17,10 @@ import type {
 import { hostScripts } from './enter.ts';
 import { execDir, killExec, pollExec, pruneExecs, startExec } from './exec.ts';
 import { listDir, readFile, stat, writeFile } from './files.ts';
-import { groupsOf, makeGroups, probeGroups, removeGroups } from './groups.ts';
+import { groupsOf, makeGroups, probeGroups, removeGroups, sweepGroups } from './groups.ts';
 import { furnish, markerOf, startHolder } from './holder.ts';
 import type { CommandResult } from './host.ts';
-import { isAlive, killProcess, processesNamed, run, startTimeOf } from './host.ts';
+import { isAlive, killProcess, processesNamed, run, runningMarkers, startTimeOf } from './host.ts';
 import { withLock } from './lock.ts';
 import type { SandboxRecord } from './record.ts';
 import { pathsOf, readRecord, writeRecord } from './record.ts';
@@ -109,7 +109,7 @@ export class LocalProvider implements SandboxProvider {
         expiresAtMs: now + spec.ttlMs,
         paused: false,
         holder: null,
-        groups: makeGroups(id, spec, this.groups),
+        groups: makeGroups(markerOf(this.rootDir, id), spec, this.groups),
       };
       furnish(this.rootDir, record);
       await startHolder(this.rootDir, record, (holder) => writeRecord(this.rootDir, { ...record, holder }));
@@ -123,6 +123,7 @@ export class LocalProvider implements SandboxProvider {
   }
 
   async *list(owner: string): AsyncIterable<SandboxInfo> {
+    sweepGroups(this.groups, runningMarkers);
     if (!existsSync(this.rootDir)) return;
     for (const id of readdirSync(this.rootDir)) {
       const record = readRecord(this.rootDir, id);
@@ -150,13 +151,12 @@ export class LocalProvider implements SandboxProvider {
 
   resume(ref: SandboxRef): Promise<boolean> {
     return this.locked(ref.id, async () => {
-      const record = this.require(ref);
-      if (record.holder !== null && isAlive(record.holder)) return false;
+      const before = this.require(ref);
+      if (before.holder !== null && isAlive(before.holder)) return false;
+      const groups = makeGroups(markerOf(this.rootDir, ref.id), before.spec, this.groups);
+      const record = { ...before, groups, paused: false };
       furnish(this.rootDir, record);
-      const groups = makeGroups(record.id, record.spec, this.groups);
-      await startHolder(this.rootDir, record, (holder) => {
-        writeRecord(this.rootDir, { ...record, groups, paused: false, holder });
-      });
+      await startHolder(this.rootDir, record, (holder) => writeRecord(this.rootDir, { ...record, holder }));
       return true;
     });
   }
@@ -171,13 +171,16 @@ export class LocalProvider implements SandboxProvider {
       this.starts.delete(ref.id);
       rmSync(file, { force: true });
       await removeTree(dir);
-      removeGroups(record?.groups ?? groupsOf(ref.id, this.groups));
+      removeGroups(record?.groups ?? groupsOf(markerOf(this.rootDir, ref.id), this.groups));
       return record !== undefined;
     });
   }
 
   async execStart(ref: SandboxRef, spec: ExecSpec): Promise<void> {
     const record = this.require(ref);
+    if (!record.groups.every((folder) => existsSync(folder))) {
+      makeGroups(markerOf(this.rootDir, ref.id), record.spec, this.groups);
+    }
     const starts = (this.starts.get(ref.id) ?? 0) + 1;
     this.starts.set(ref.id, starts % PRUNE_EVERY);
     if (starts === PRUNE_EVERY) pruneExecs(this.rootDir, ref.id);

@@ -40,13 +40,18 @@ if ($child == 0) {
   $SIG{TERM} = 'DEFAULT';
   close $ended;
   call('setsid');
-  for my $group (@groups) { open(my $f, '>', "$group/cgroup.procs") or next; syswrite($f, $$); close $f }
   # Should the machine run out of memory all the same, commands go before the worker, the database and the supervisor.
   if (open(my $f, '>', '/proc/self/oom_score_adj')) { syswrite($f, '1000'); close $f }
   if ($processors ne '') { my $mask = "\0" x 128; vec($mask, $_, 1) = 1 for split /,/, $processors; call('sched_setaffinity', 0, length $mask, $mask) }
   open(STDIN, '<', $stdin eq '' ? '/dev/null' : "$dir/$stdin") or exit 125;
   open(STDOUT, '>&', $out_write) or exit 125;
   open(STDERR, '>&', $err_write) or exit 125;
+  # Never without its limits.
+  for my $group (@groups) {
+    my $joined = open(my $f, '>', "$group/cgroup.procs");
+    $joined &&= syswrite($f, $$);
+    if (!$joined) { print STDERR "sandbox: control group: $!\n"; exit 125 }
+  }
   enter($alive, $marker, $uid, $holder, $holder_start, $filter, $cwd, \%limits, \%env, @rest);
 }
 close $_ for $alive, $out_write, $err_write;
