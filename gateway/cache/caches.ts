@@ -4,7 +4,7 @@ import { placeBreakpoints, promptCacheMinimumTokens, PROMPT_PREFIX_HEADER } from
 import type { Usage } from '../../contracts/definitions.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Pool } from '../../db/pool.ts';
-import type { AnswerKey, CachedAnswer } from '../../db/queries/cached-answers.ts';
+import type { AnswerKey } from '../../db/queries/cached-answers.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { CallKey } from '../calls/idempotency-key.ts';
 import type { CallJournal } from '../calls/call-journal.ts';
@@ -19,7 +19,7 @@ import { CachePolicies, wantedResponseCache, type CachePolicy } from './policy.t
 import { prefixOfBody, readPrefixHeader } from './prefix.ts';
 import { PrefixWatch } from './prefix-watch.ts';
 import { Replayer } from './replay.ts';
-import { keepingProvider } from './storing-provider.ts';
+import { keepingProvider, type KeptAnswer } from './keeping-provider.ts';
 import { openStore } from './store.ts';
 
 interface CachesDeps {
@@ -36,7 +36,7 @@ type Next = (request: ModelRequest) => Promise<void>;
 interface Lookup {
   at: AnswerKey;
   ttlMs: number;
-  replayable: (answer: CachedAnswer) => Buffer | undefined;
+  replayable: (answer: KeptAnswer) => Buffer | undefined;
 }
 
 /** Header that says whether an answer was given before. Absent where no cache was asked. */
@@ -177,13 +177,20 @@ export class Caches {
     const keeping = keepingProvider(request.provider, {
       drop: () => flight.drop(),
       keep: (answer) => {
-        const body = lookup.replayable(answer);
+        const model = answer.model ?? request.model;
+        // What a fallback says must not stand for the model that was asked, once that is there again.
+        const body = model === request.model ? lookup.replayable(answer) : undefined;
         if (body === undefined) flight.drop();
-        else flight.keep({ ...answer, body }, lookup.ttlMs);
+        else flight.keep({ ...answer, model, body }, lookup.ttlMs);
       },
     });
+    const over = (usage: Usage): void => {
+      request.onUsage?.(usage);
+      // However the call has ended: what was to be kept is kept by now.
+      flight.drop();
+    };
     try {
-      await next({ ...request, provider: keeping.provider });
+      await next({ ...request, provider: keeping.provider, onUsage: over });
     } catch (error) {
       flight.drop();
       throw error;

@@ -351,6 +351,17 @@ describe('the response cache', () => {
     await rowsOf(userId, 2);
   });
 
+  it('needs no money: what is there is given when the budget is spent', async () => {
+    const sessionId = await createSession(bed.pool, { budgetCents: '1' });
+    await bed.pool.query('UPDATE sessions SET agent = $2 WHERE id = $1', [sessionId, JSON.stringify(CACHED)]);
+    const key = await mintKey(bed.pool, { sessionId });
+    answersWith(() => messageAnswer({ usage: { input_tokens: 100_000, output_tokens: 5 } }))();
+    expect((await ask(gateway.url, key, 'dear')).status).toBe(200);
+    await eventually(async () => (await ask(gateway.url, key, 'another')).status === 402);
+    const again = await ask(gateway.url, key, 'dear');
+    expect([again.status, again.headers.get('x-cache')]).toEqual([200, 'hit']);
+  });
+
   it('works for chat completions and responses', async () => {
     const { key } = await sessionWith(CACHED);
     const usage = { prompt_tokens: 5, completion_tokens: 6, prompt_tokens_details: { cached_tokens: 1 } };

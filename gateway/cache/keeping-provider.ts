@@ -1,10 +1,14 @@
 import { LIMITS } from '../../contracts/limits.ts';
 import type { CachedAnswer } from '../../db/queries/cached-answers.ts';
-import type { AnswerSink, Provider, ProviderRequest, RunningCall, Served } from '../providers/port.ts';
+import type { AnswerSink, Provider, RunningCall, Served } from '../providers/port.ts';
 
-/** Where a good answer of the provider goes beside the caller; ends once, with or without one. */
+/** An answer as it was given; `model` is null when the provider that was asked answered itself. */
+export type KeptAnswer = Omit<CachedAnswer, 'model'> & { model: string | null };
+
+/** Where a good answer of the provider goes beside the caller. */
 interface AnswerKeeper {
-  keep(answer: CachedAnswer): void;
+  keep(answer: KeptAnswer): void;
+  /** There is none to keep; said again, or after `keep`, it changes nothing. */
   drop(): void;
 }
 
@@ -20,14 +24,7 @@ export function keepingProvider(
       name: provider.name,
       start(request, sink): RunningCall {
         isStarted = true;
-        const call = provider.start(request, new KeepingSink(sink, keeper, { request, name: provider.name }));
-        return {
-          resume: () => call.resume(),
-          abort: () => {
-            keeper.drop();
-            call.abort();
-          },
-        };
+        return provider.start(request, new KeepingSink(sink, keeper, provider.name));
       },
       close: () => provider.close(),
     },
@@ -37,20 +34,19 @@ export function keepingProvider(
 class KeepingSink implements AnswerSink {
   readonly #sink: AnswerSink;
   readonly #keeper: AnswerKeeper;
-  readonly #asked: { request: ProviderRequest; name: string };
-  #head: Omit<CachedAnswer, 'body'> | undefined;
+  readonly #name: string;
+  #head: Omit<KeptAnswer, 'body'> | undefined;
   #chunks: Buffer[] = [];
   #sizeBytes = 0;
 
-  constructor(sink: AnswerSink, keeper: AnswerKeeper, asked: { request: ProviderRequest; name: string }) {
+  constructor(sink: AnswerSink, keeper: AnswerKeeper, name: string) {
     this.#sink = sink;
     this.#keeper = keeper;
-    this.#asked = asked;
+    this.#name = name;
   }
 
   onHead(status: number, headers: Record<string, string>, served?: Served): void {
-    const { request, name } = this.#asked;
-    const by = served ?? { deployment: null, provider: name, model: request.model };
+    const by = served ?? { deployment: null, provider: this.#name, model: null };
     // Rate limits and ids are those of that one call.
     if (status === 200) this.#head = { headers: { 'content-type': headers['content-type'] ?? '' }, ...by };
     else this.#keeper.drop();
