@@ -69,6 +69,15 @@ program
   });
 
 program
+  .command('trace <session>')
+  .description('the call tree of a session: turns, model calls, tools, times and costs')
+  .option('--json', 'print JSON, one document a page', false)
+  .action(async (session: string, options: { json: boolean }) => {
+    const { showTrace } = await import('./commands/trace.ts');
+    process.exitCode = await showTrace(readConfig(), session, options);
+  });
+
+program
   .command('doctor')
   .description('check every prerequisite and say what to do about each problem')
   .option('--json', 'print JSON', false)

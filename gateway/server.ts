@@ -96,7 +96,8 @@ class GatewayServer implements Gateway {
       timeouts: config.timeouts,
       leaseMs: config.leaseMs,
     });
-    this.#caches = new Caches({ pool, logger, config, journal: this.#budgets.journal, registry: deps.registry });
+    const shared = { journal: this.#budgets.journal, telemetry: this.#telemetry };
+    this.#caches = new Caches({ ...shared, pool, logger, config, registry: deps.registry });
     this.#responses = new StoredResponses({
       pool,
       logger,
@@ -197,7 +198,7 @@ class GatewayServer implements Gateway {
       requestId,
       protocol,
       caller,
-      provider,
+      provider: this.#telemetry.watch(provider),
       model: route.providerModel,
       requestedModel: model,
       modelDeployment: null,

@@ -2,35 +2,69 @@ import { Histogram, Registry } from 'prom-client';
 import type { LedgerEntry } from '../db/queries/ledger.ts';
 import { GEN_AI, GENERAL, LONGHAUL, METRIC, OPERATION, TOKEN_TYPE, prometheusName } from '../telemetry/genai-names.ts';
 import { callSpanId, parseTraceparent, sessionSpan, traceIdOf, turnSpan } from '../telemetry/trace-ids.ts';
+import { contentAttribute } from '../telemetry/redact.ts';
 import type { Attributes, FinishedSpan, Tracing } from '../telemetry/tracing.ts';
-import type { CallOutcome } from './calls/run-call.ts';
+import { AnswerKeeper } from './answer-keeper.ts';
 import type { ModelRequest } from './calls/model-request.ts';
+import type { Provider } from './providers/port.ts';
+import { answerContent, requestContent } from './trace-content.ts';
 
 /** What OpenTelemetry's GenAI conventions want told of each model call: one span and three metrics. Nothing waits for it. */
 export class CallTelemetry {
   readonly #tracing: Tracing;
   readonly #metrics: GenAiMetrics;
+  readonly #keeper = new AnswerKeeper();
 
   constructor(tracing: Tracing, registry: Registry = new Registry()) {
     this.#tracing = tracing;
     this.#metrics = new GenAiMetrics(registry);
   }
 
-  /** A call has ended; `entry` is its ledger row, also when none is written. */
-  ended(request: ModelRequest, entry: LedgerEntry, outcome: CallOutcome): void {
-    this.#metrics.ended(request, entry, outcome);
+  /** The provider to call instead, so that the span can say what was answered, if it may. */
+  watch(provider: Provider): Provider {
+    return this.#tracing.withContent ? this.#keeper.watch(provider) : provider;
+  }
+
+  /** A call has ended, or was answered from a cache; `entry` is its ledger row, also when none is written. */
+  ended(request: ModelRequest, entry: LedgerEntry): void {
+    if (entry.cache === undefined) this.#metrics.ended(request, entry);
     if (!this.#tracing.isOn) return;
     const endMs = Date.now();
-    this.#tracing.record({
+    const span: FinishedSpan = {
       ...placeOf(request, entry),
       name: `${OPERATION.chat} ${entry.requestedModel}`,
       kind: 'client',
-      startMs: endMs - outcome.latencyMs,
+      startMs: endMs - entry.latencyMs,
       endMs,
       errorType: entry.error ?? undefined,
-      attributes: { ...attributesOf(entry), ...timing(request, outcome) },
+      attributes: { ...attributesOf(entry), ...timing(request, entry) },
+    };
+    if (!this.#tracing.withContent) {
+      this.#tracing.record(span);
+      return;
+    }
+    // Reading the texts takes its time: the caller gets the end of the answer first.
+    setImmediate(() => {
+      const content = contentOf(request, this.#keeper.answerTo(request.upstream));
+      this.#tracing.record({ ...span, attributes: { ...span.attributes, ...content } });
     });
   }
+}
+
+/** A larger request is not read for a trace. */
+const MAX_READ_BYTES = 1024 * 1024;
+
+function contentOf({ protocol, upstream }: ModelRequest, answer: Buffer): Attributes {
+  const said = upstream.body.length > MAX_READ_BYTES ? undefined : requestContent(protocol, upstream.body);
+  const input = said && contentAttribute(said.messages);
+  const system = said?.system && contentAttribute(said.system);
+  const output = answer.length === 0 ? undefined : contentAttribute(answerContent(protocol, answer));
+  return {
+    [GEN_AI.systemInstructions]: system?.text,
+    [GEN_AI.inputMessages]: input?.text,
+    [GEN_AI.outputMessages]: output?.text,
+    [LONGHAUL.contentRedacted]: input === undefined || [input, system, output].some((text) => text?.isChanged === true),
+  };
 }
 
 const [OPERATION_LABEL, PROVIDER_LABEL, MODEL_LABEL, TOKEN_LABEL] = [
@@ -59,15 +93,15 @@ class GenAiMetrics {
     this.#tokens = make(METRIC.tokenUsage, 'Tokens of a call; input includes cached ones', [TOKEN_LABEL]);
   }
 
-  ended(request: ModelRequest, entry: LedgerEntry, outcome: CallOutcome): void {
+  ended(request: ModelRequest, entry: LedgerEntry): void {
     const labels = {
       [OPERATION_LABEL]: OPERATION.chat,
       [PROVIDER_LABEL]: entry.provider,
       // Models without a price share one label: their names come from callers.
       [MODEL_LABEL]: entry.costMicros === null ? 'other' : entry.model,
     };
-    this.#duration.observe({ ...labels, error_type: entry.error ?? '' }, outcome.latencyMs / 1_000);
-    if (request.isStream && outcome.ttftMs !== null) this.#firstChunk.observe(labels, outcome.ttftMs / 1_000);
+    this.#duration.observe({ ...labels, error_type: entry.error ?? '' }, entry.latencyMs / 1_000);
+    if (request.isStream && entry.ttftMs !== null) this.#firstChunk.observe(labels, entry.ttftMs / 1_000);
     if (entry.usageBasis === 'none') return;
     this.#tokens.observe({ ...labels, [TOKEN_LABEL]: 'input' }, allInputTokens(entry));
     this.#tokens.observe({ ...labels, [TOKEN_LABEL]: 'output' }, entry.usage.outputTokens);
@@ -140,11 +174,11 @@ function attributesOf(entry: LedgerEntry): Attributes {
     [LONGHAUL.protocol]: entry.protocol,
     [LONGHAUL.costMicros]: entry.costMicros,
     [LONGHAUL.usageBasis]: entry.usageBasis,
+    [LONGHAUL.cache]: entry.cache,
   };
 }
 
-function timing(request: ModelRequest, outcome: CallOutcome): Attributes {
-  const { ttftMs, latencyMs } = outcome;
+function timing(request: ModelRequest, { ttftMs, latencyMs }: LedgerEntry): Attributes {
   if (!request.isStream) return { [GEN_AI.requestStream]: false };
   return {
     [GEN_AI.requestStream]: true,

@@ -76,6 +76,8 @@ export const LONGHAUL = {
   /** Micro-dollars; absent when the model has no price. */
   costMicros: 'longhaul.cost_micros',
   usageBasis: 'longhaul.usage_basis',
+  /** `hit`: the gateway gave an earlier answer again. */
+  cache: 'longhaul.cache',
   generationSeconds: 'longhaul.generation_time',
   effectId: 'longhaul.effect.id',
   effectState: 'longhaul.effect.state',

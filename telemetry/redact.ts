@@ -1,7 +1,9 @@
-/** Content of one attribute at most; what is longer loses its middle. */
+/** One attribute at most; one text inside it. */
 const MAX_ATTRIBUTE_CHARS = 16_384;
-/** Beyond this no pattern is tried: the rest is cut first. */
-const MAX_SCANNED_CHARS = 262_144;
+const MAX_TEXT_CHARS = 4_096;
+/** No pattern is tried on more of a text than this: the rest is cut first. */
+const MAX_SCANNED_CHARS = 65_536;
+const MAX_DEPTH = 20;
 const CENSOR = '[redacted]';
 
 /** Things that look like a secret wherever they stand. Each is linear in the text: no nested repetition. */
@@ -9,20 +11,25 @@ const SECRETS: readonly RegExp[] = [
   /-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)/g,
   // Ours, Anthropic's and OpenAI's keys, and those built like them.
   /\b(?:lhv|lh|sk|pk|rk)[-_][A-Za-z0-9_-]{16,}/g,
-  /\b(?:ghp|gho|ghu|ghs|ghr|glpat|xoxb|xoxa|xoxp|xoxr|xoxs|npm|hf|dop_v1|shpat|whsec)[-_][A-Za-z0-9_-]{10,}/g,
+  /\b(?:ghp|gho|ghu|ghs|ghr|glpat|xoxb|xoxa|xoxp|xoxr|xoxs|npm|hf|shpat|whsec)[-_][A-Za-z0-9_-]{10,}/g,
   /\bgithub_pat_[A-Za-z0-9_]{20,}/g,
   /\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b/g,
   /\bAIza[A-Za-z0-9_-]{30,}/g,
   /\bya29\.[A-Za-z0-9_-]{20,}/g,
   /\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*/g,
 ];
+const SECRET_WORD =
+  'password|passwd|passphrase|secret|api[-_]?key|access[-_]?key|private[-_]?key|auth[-_]?token|access[-_]?token|refresh[-_]?token|credentials?';
 /** Named things: the name stays, the value goes. */
 const NAMED: readonly RegExp[] = [
-  /(\b(?:authorization|proxy-authorization)\\?["']?\s*[:=]\s*\\?["']?(?:bearer|basic|token)?\s*)[^\s"'\\,;]{6,}/gi,
-  /(\bbearer\s+)[A-Za-z0-9._~+/=-]{12,}/gi,
-  /([A-Za-z0-9_.-]{0,40}(?:password|passwd|secret|api[-_]?key|access[-_]?key|private[-_]?key|auth[-_]?token|access[-_]?token|refresh[-_]?token|client[-_]?secret|credentials?)\\?["']?\s*[:=]\s*\\?["']?)[^\s"'\\,;&]{4,}/gi,
-  /(\b[a-z][a-z0-9+.-]{1,20}:\/\/[^\s:/@"']{0,100}:)[^\s@/"']{1,200}(?=@)/gi,
+  /(\b(?:proxy-)?authorization\\?["']?\s{0,5}[:=]\s{0,5}\\?["']?(?:(?:bearer|basic|token)\s{1,5})?)[^\s"'\\,;]{6,}/gi,
+  /(\bbearer\s{1,5})[A-Za-z0-9._~+/=-]{12,}/gi,
+  new RegExp(`((?:${SECRET_WORD})\\\\?["']?\\s{0,5}[:=]\\s{0,5}\\\\?["']?)[^\\s"'\\\\,;&]{4,}`, 'gi'),
+  // Credentials in a URL.
+  /(:\/\/[^\s:/@"']{0,100}:)[^\s@/"']{1,200}(?=@)/g,
 ];
+/** A field whose whole value is a secret. */
+const SECRET_FIELD = new RegExp(`^[\\w.-]{0,40}(?:${SECRET_WORD}|authorization)$`, 'i');
 
 /** Takes what looks like a secret out of a text. It is a net, not a promise: content is off unless asked for. */
 export function redact(text: string): string {
@@ -32,15 +39,53 @@ export function redact(text: string): string {
   return clean;
 }
 
-/** Content as an attribute may carry it: without secrets, of bounded size. */
-export function contentAttribute(value: unknown): { text: string; isChanged: boolean } {
-  const whole = typeof value === 'string' ? value : (JSON.stringify(value) ?? '');
-  const scanned = cut(whole, MAX_SCANNED_CHARS);
-  const text = cut(redact(scanned), MAX_ATTRIBUTE_CHARS);
+/** Content as an attribute may carry it. */
+export interface ContentAttribute {
+  text: string;
+  /** Something was cut or taken out. */
+  isChanged: boolean;
+}
+
+/**
+ * JSON without secrets and of bounded size. A list that is too long loses entries of its middle: beginning and newest say
+ * most, and what is left can still be read as JSON.
+ */
+export function contentAttribute(value: unknown): ContentAttribute {
+  const whole = JSON.stringify(value) ?? 'null';
+  const clean = cleaned(value, 0);
+  let text = JSON.stringify(clean) ?? 'null';
+  if (text.length > MAX_ATTRIBUTE_CHARS && Array.isArray(clean)) text = withoutMiddle(clean);
+  text = cut(text, MAX_ATTRIBUTE_CHARS);
   return { text, isChanged: text !== whole };
 }
 
-/** Keeps both ends: the newest message and the beginning say most. */
+function cleaned(value: unknown, depth: number): unknown {
+  if (typeof value === 'string') return cut(redact(cut(value, MAX_SCANNED_CHARS)), MAX_TEXT_CHARS);
+  if (typeof value !== 'object' || value === null) return value;
+  if (depth >= MAX_DEPTH) return CENSOR;
+  if (Array.isArray(value)) return value.map((entry) => cleaned(entry, depth + 1));
+  return Object.fromEntries(
+    Object.entries(value).map(([name, inner]) => [
+      name,
+      SECRET_FIELD.test(name) && typeof inner === 'string' ? CENSOR : cleaned(inner, depth + 1),
+    ]),
+  );
+}
+
+function withoutMiddle(entries: unknown[]): string {
+  const texts = entries.map((entry) => JSON.stringify(entry) ?? 'null');
+  const [first = '', ...rest] = texts;
+  let room = MAX_ATTRIBUTE_CHARS - first.length - 80;
+  let kept = 0;
+  for (const text of rest.toReversed()) {
+    room -= text.length + 1;
+    if (room < 0) break;
+    kept += 1;
+  }
+  const marker = JSON.stringify({ cut: rest.length - kept });
+  return `[${[first, marker, ...rest.slice(rest.length - kept)].join(',')}]`;
+}
+
 function cut(text: string, maxChars: number): string {
   if (text.length <= maxChars) return text;
   const marker = `…[${text.length - maxChars} characters cut]…`;

@@ -90,7 +90,7 @@ const INSERT = `INSERT INTO ledger (${NAMES})
    ${SUMMED.map((name) => `${name} = ledger.${name} + excluded.${name}`).join(', ')},
    usage_basis = CASE WHEN 'estimated' IN (ledger.usage_basis, excluded.usage_basis) THEN 'estimated'
      WHEN 'reported' IN (ledger.usage_basis, excluded.usage_basis) THEN 'reported' ELSE 'none' END,
-   ${REPLACED.map((name) => `${name} = excluded.${name}`).join(', ')},
+   ${REPLACED.map((name) => `${name} = CASE WHEN ledger.error IS NULL THEN ledger.${name} ELSE excluded.${name} END`).join(', ')},
    merged_ids = ledger.merged_ids || to_jsonb(excluded.id)
    WHERE ledger.id <> excluded.id AND NOT ledger.merged_ids ? excluded.id
    RETURNING call_key`;
@@ -98,7 +98,8 @@ const INSERT = `INSERT INTO ledger (${NAMES})
 /**
  * Writes the one row of each call. A call that was cut after tokens were billed and then made again under the same
  * key has paid twice: its row adds both up instead of losing one. An entry that is in the ledger already (the answer to a
- * commit was lost) changes nothing. Returns the ids of the entries that were new.
+ * commit was lost) changes nothing. What was answered stays so, whatever is learnt later of an attempt that was lost.
+ * Returns the ids of the entries that were new.
  */
 export async function recordLedgerEntries(db: Queryable, entries: readonly LedgerEntry[]): Promise<Set<string>> {
   const recorded = new Set<string>();

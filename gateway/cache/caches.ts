@@ -8,6 +8,7 @@ import type { AnswerKey } from '../../db/queries/cached-answers.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { CallKey } from '../calls/idempotency-key.ts';
 import type { CallJournal } from '../calls/call-journal.ts';
+import type { CallTelemetry } from '../trace.ts';
 import type { ModelRequest } from '../calls/model-request.ts';
 import type { GatewayConfig } from '../config.ts';
 import { replayable } from './answer.ts';
@@ -28,6 +29,7 @@ interface CachesDeps {
   registry: Registry | undefined;
   config: Pick<GatewayConfig, 'cache' | 'leaseMs' | 'timeouts'>;
   journal: CallJournal;
+  telemetry: CallTelemetry;
 }
 
 /** The next stage of a call: makes it. */
@@ -54,7 +56,7 @@ export class Caches {
   readonly #replayer: Replayer;
 
   constructor(deps: CachesDeps) {
-    const { pool, logger, journal } = deps;
+    const { pool, logger, journal, telemetry } = deps;
     const { cache, leaseMs } = deps.config;
     this.#deps = deps;
     const metrics = new CacheMetrics(deps.registry);
@@ -68,7 +70,7 @@ export class Caches {
       alert: cache.alert,
       prefixesKnown: () => this.#watch.settled(),
     });
-    this.#replayer = new Replayer({ pool, journal, leaseMs });
+    this.#replayer = new Replayer({ pool, journal, telemetry, leaseMs });
   }
 
   /** Answers from a cache, or makes the call by `next` and keeps its answer where that is wanted. */

@@ -9,11 +9,13 @@ import type { CallJournal } from '../calls/call-journal.ts';
 import type { ModelRequest } from '../calls/model-request.ts';
 import { digestOf as requestDigest } from '../calls/recorded.ts';
 import { REQUEST_ID_HEADER } from '../protocol.ts';
+import type { CallTelemetry } from '../trace.ts';
 import { NO_USAGE } from '../usage/normalise.ts';
 
 interface ReplayerDeps {
   pool: Pool;
   journal: CallJournal;
+  telemetry: CallTelemetry;
   leaseMs: number;
 }
 
@@ -34,13 +36,19 @@ export class Replayer {
     const isPriced = request.upstream.operation === 'generate';
     if (callKey !== undefined && isPriced) {
       if (!(await this.#record(request, callKey, answer))) return false;
-    } else if (isPriced) this.#deps.journal.record(hitEntry(request, undefined, answer));
+    } else if (isPriced) this.#given(request, answer);
     const { res, requestId, isStream } = request;
     if (res.destroyed) return true;
     const length = isStream ? {} : { 'content-length': answer.body.length };
     res.writeHead(200, { ...answer.headers, ...length, [REQUEST_ID_HEADER]: requestId });
     res.end(answer.body);
     return true;
+  }
+
+  #given(request: ModelRequest, answer: CachedAnswer): void {
+    const entry = hitEntry(request, undefined, answer);
+    this.#deps.journal.record(entry);
+    this.#deps.telemetry.ended(request, entry);
   }
 
   async #record(request: ModelRequest, callKey: CallKey, answer: CachedAnswer): Promise<boolean> {
@@ -54,12 +62,15 @@ export class Replayer {
     });
     if (claim.state !== 'owned') return false;
     try {
-      return await withTransaction(pool, async (tx) => {
+      const entry = hitEntry(request, callKey, answer);
+      const isRecorded = await withTransaction(pool, async (tx) => {
         const recorded = { status: 200, headers: answer.headers, body: answer.body };
         if (!(await completeModelCall(tx, callKey.stored, this.#owner, recorded))) return false;
-        await recordLedgerEntries(tx, [hitEntry(request, callKey, answer)]);
+        await recordLedgerEntries(tx, [entry]);
         return true;
       });
+      if (isRecorded) this.#deps.telemetry.ended(request, entry);
+      return isRecorded;
     } catch (error) {
       await releaseModelCall(pool, callKey.stored, this.#owner).catch(() => undefined);
       throw error;

@@ -65,7 +65,7 @@ async function callAndPass(deps: DirectDeps, request: ModelRequest, metered: Met
     // It goes on at the provider and is paid when it has ended.
     metered?.cancel();
     request.background.ended();
-  } else if (metered !== undefined) deps.telemetry.ended(request, metered.settle(outcome), outcome);
+  } else if (metered !== undefined) deps.telemetry.ended(request, metered.settle(outcome));
   if (outcome.failure === undefined) res.end();
   else {
     const how = { protocol: request.protocol, requestId: request.requestId, isStream: isStreamed };

@@ -229,7 +229,7 @@ export class RecordedCalls {
       ),
     );
     // An answer that came too late is not the key's answer, so it is not shown under the key's name.
-    this.#deps.telemetry.ended(request, isAnswered && !isRecorded ? { ...entry, error: 'superseded' } : entry, outcome);
+    this.#deps.telemetry.ended(request, isAnswered && !isRecorded ? { ...entry, error: 'superseded' } : entry);
     if (outcome.failure !== undefined) broadcast.fail(outcome.failure, outcome.failureWasStreamed);
     else if (isRecorded) broadcast.finish();
     else broadcast.fail({ error: await this.#whyLost(key.stored) });

@@ -12,7 +12,7 @@ import {
 import { startCollector, type Collector, type ReceivedSpan } from '../support/otlp-collector.ts';
 import { recorded } from '../support/recorder.ts';
 import { bash, SessionDriver, STACK_TEST_MS } from '../support/session-driver.ts';
-import { startStack, type TestStack } from '../support/stack.ts';
+import { runCli, startStack, type TestStack } from '../support/stack.ts';
 
 interface Call {
   callKey: string;
@@ -134,6 +134,12 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
       expect(collector.bytes().includes(secret), secret).toBe(false);
     }
     await sameInTheRecord(sessionId);
+    const { code, stdout } = await runCli(['trace', sessionId], stack.home);
+    expect(code).toBe(0);
+    expect(stdout).toContain(`trace ${traceIdOf(sessionId)}`);
+    expect(stdout).toMatch(/turn 1 {2}completed \(end_turn\)/);
+    expect(stdout).toMatch(/chat scripted {2}.*tokens.*\$/);
+    expect(stdout).toMatch(/bash {2}succeeded/);
   });
 
   it('is cut where a person is waited for, and linked', async () => {

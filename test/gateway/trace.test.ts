@@ -23,11 +23,18 @@ import {
 
 const SECRET_PROMPT = 'the-quick-brown-prompt';
 const VARIABLES = [
+  'LONGHAUL_TRACE_OPENINFERENCE',
   'OTEL_EXPORTER_OTLP_ENDPOINT',
   'OTEL_BSP_SCHEDULE_DELAY',
   'OTEL_TRACES_SAMPLER',
   'LONGHAUL_TRACE_CONTENT',
 ];
+
+const messagesOf = (
+  span: ReceivedSpan,
+  name: 'input' | 'output',
+): { role: string; parts: Record<string, unknown>[] }[] =>
+  JSON.parse(String(span.attributes[`gen_ai.${name}.messages`])) as [];
 
 describe('traces of model calls', () => {
   let bed: TestBed;
@@ -132,6 +139,144 @@ describe('traces of model calls', () => {
     const span = await spanNamed('chat scripted');
     expect(span).toMatchObject({ isError: true, attributes: { 'error.type': 'provider_rejected' } });
     expect(collector.bytes().includes(SECRET_PROMPT)).toBe(false);
+  });
+
+  it('shows an answer that was given again', async () => {
+    const upstream = await startUpstream();
+    closers.push(() => upstream.close());
+    upstream.answer = (_req, res) =>
+      res
+        .writeHead(200, { 'content-type': 'application/json' })
+        .end(
+          '{"id":"m","type":"message","role":"assistant","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":1}}',
+        );
+    const { url } = await start({ ANTHROPIC_BASE_URL: upstream.url });
+    const sessionId = await createSession(bed.pool);
+    await bed.pool.query('UPDATE sessions SET agent = $2 WHERE id = $1', [
+      sessionId,
+      '{"response_cache":{"ttl":"5m","tool_calls":false}}',
+    ]);
+    const key = await mintKey(bed.pool, { sessionId });
+    const ask = { ...messagesRequest('again'), model: 'claude-opus-4-5' };
+    for (const state of ['miss', 'hit']) {
+      const response = await post(`${url}/v1/messages`, key, ask);
+      await response.text();
+      expect(response.headers.get('x-cache')).toBe(state);
+    }
+    const spans = await eventually(() => {
+      const found = collector.spans().filter((span) => span.attributes['gen_ai.conversation.id'] === sessionId);
+      return found.length === 2 && found;
+    });
+    expect(spans.map((span) => span.attributes['longhaul.cache'])).toEqual([undefined, 'hit']);
+    expect(spans[1]?.attributes).toMatchObject({ 'longhaul.cost_micros': 0, 'gen_ai.usage.output_tokens': 0 });
+  });
+
+  describe('content, when it is asked for', () => {
+    const SECRETS = [
+      'sk-ant-api03-abcdefghijklmnopqrstuvwxyz0123456789',
+      'ghp_abcdefghijklmnopqrstuvwxyz012345',
+      'AKIAIOSFODNN7EXAMPLE',
+      'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefghijkl',
+      'hunter2-is-my-passphrase',
+      'a-word-in-a-url',
+      'xoxb-123456789012-abcdefghij',
+    ];
+    const [, , , , passphrase, inUrl] = SECRETS;
+    const leaky = `${SECRETS.slice(0, 4).join(' ')} DB_PASSWORD=${passphrase} postgres://me:${inUrl}@db/x ${SECRETS[6]}
+      -----BEGIN RSA PRIVATE KEY-----\nMIIabcdefg\n-----END RSA PRIVATE KEY-----`;
+    const tool = { name: 'bash', input: { command: 'ls', api_key: 'plain-looking-value' } };
+
+    it.each([
+      ['messages', '/v1/messages', true],
+      ['messages', '/v1/messages', false],
+      ['chat', '/v1/chat/completions', true],
+      ['chat', '/v1/chat/completions', false],
+      ['responses', '/v1/responses', true],
+      ['responses', '/v1/responses', false],
+    ] as const)('%s %s, stream: %s', async (protocol, path, stream) => {
+      const { url } = await start({ LONGHAUL_TRACE_CONTENT: '1' });
+      const key = await mintKey(bed.pool);
+      const text = `${SECRET_PROMPT} ${leaky}\n${scriptText([{ text: 'the answer', tools: [tool], chunks: 2 }])}`;
+      const body =
+        protocol === 'responses'
+          ? {
+              model: 'scripted',
+              stream,
+              instructions: 'be brief',
+              input: text,
+              tools: [{ type: 'function', name: 'bash' }],
+            }
+          : {
+              model: 'scripted',
+              stream,
+              max_tokens: 100,
+              ...(protocol === 'messages' ? { system: 'be brief' } : {}),
+              messages: [{ role: 'user', content: text }],
+              tools: [
+                protocol === 'messages'
+                  ? { name: 'bash', input_schema: { type: 'object' } }
+                  : { type: 'function', function: { name: 'bash' } },
+              ],
+            };
+      const response = await post(`${url}${path}`, key, body);
+      expect(response.status, await response.text()).toBe(200);
+      const span = await spanNamed('chat scripted');
+      const [asked] = messagesOf(span, 'input');
+      expect(asked).toMatchObject({ role: 'user', parts: [{ type: 'text' }] });
+      expect(String(asked?.parts[0]?.['content'])).toContain(SECRET_PROMPT);
+      const [answered] = messagesOf(span, 'output');
+      expect(answered?.parts[0]).toEqual({ type: 'text', content: 'the answer' });
+      expect(answered?.parts[1]).toMatchObject({ type: 'tool_call', name: 'bash' });
+      expect(JSON.stringify(answered)).toContain('ls');
+      if (protocol !== 'chat') expect(span.attributes['gen_ai.system_instructions']).toContain('be brief');
+      expect(span.attributes['longhaul.content.redacted']).toBe(true);
+      for (const secret of [...SECRETS, 'MIIabcdefg', 'plain-looking-value', key]) {
+        expect(collector.bytes().includes(secret), secret).toBe(false);
+      }
+    });
+
+    it('is cut: each text, and a long conversation in its middle', async () => {
+      const { url } = await start({ LONGHAUL_TRACE_CONTENT: '1' });
+      const key = await mintKey(bed.pool);
+      const messages = Array.from({ length: 199 }, (_, index) => ({
+        role: index % 2 === 0 ? 'user' : 'assistant',
+        content: `message ${index} ${'x'.repeat(1_000)}`,
+      }));
+      await (await post(`${url}/v1/messages`, key, { model: 'scripted', max_tokens: 10, messages })).text();
+      const span = await spanNamed('chat scripted');
+      expect(String(span.attributes['gen_ai.input.messages']).length).toBeLessThanOrEqual(16_384);
+      const shown = messagesOf(span, 'input');
+      expect(JSON.stringify(shown[0])).toContain('message 0 ');
+      expect(shown[1]).toEqual({ cut: 199 - shown.length + 1 });
+      expect(JSON.stringify(shown.at(-1))).toContain('message 198 ');
+    });
+
+    it('of a body that is larger than is read for a trace is left out, and the call is as ever', async () => {
+      const { url } = await start({ LONGHAUL_TRACE_CONTENT: '1' });
+      const key = await mintKey(bed.pool);
+      const response = await post(`${url}/v1/messages`, key, messagesRequest('y'.repeat(1_500_000)));
+      expect(response.status).toBe(200);
+      await response.text();
+      const span = await spanNamed('chat scripted');
+      expect(span.attributes['gen_ai.input.messages']).toBeUndefined();
+      expect(span.attributes['longhaul.content.redacted']).toBe(true);
+    });
+
+    it('takes OpenInference’s names when these are wanted', async () => {
+      const { url } = await start({ LONGHAUL_TRACE_CONTENT: '1', LONGHAUL_TRACE_OPENINFERENCE: '1' });
+      const key = await mintKey(bed.pool);
+      const script = [{ text: 'hi', usage: { input: 7, output: 2, cacheRead: 3 } }];
+      await (await post(`${url}/v1/messages`, key, messagesRequest(scriptText(script)))).text();
+      const span = await spanNamed('chat scripted');
+      expect(span.attributes).toMatchObject({
+        'openinference.span.kind': 'LLM',
+        'llm.model_name': 'scripted',
+        'llm.token_count.prompt': 10,
+        'llm.token_count.completion': 2,
+        'llm.token_count.total': 12,
+        'input.mime_type': 'application/json',
+      });
+    });
   });
 
   describe('the context a client sends', () => {
