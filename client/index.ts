@@ -10,6 +10,14 @@ import type {
 import type { EnvironmentResource, environmentCreate } from '../contracts/environments.ts';
 import type { SessionEvent, eventsSend } from '../contracts/events.ts';
 import type { KeyCreatedResource, KeyResource, keyCreate, keyUpdate } from '../contracts/keys.ts';
+import type {
+  effectivePrice,
+  priceImport,
+  priceImported,
+  PriceResource,
+  priceSet,
+} from '../contracts/price-overrides.ts';
+import type { agentEstimate, usagePercentiles, usageReport } from '../contracts/usage.ts';
 import type { SessionResource, sessionCreate, sessionUpdate, usageByModel } from '../contracts/sessions.ts';
 import type { SessionTraceResource } from '../contracts/traces.ts';
 import type { FollowOptions, LiveFrame } from './events.ts';
@@ -40,6 +48,11 @@ export function createClient(options: ClientOptions) {
     approvals: approvalsOf(http),
     deployments: deploymentsOf(http),
     keys: keysOf(http),
+    prices: pricesOf(http),
+    usage: {
+      report: (query: Query = {}) => http.get<z.infer<typeof usageReport>>('/v1/usage', query),
+      percentiles: (query: Query = {}) => http.get<z.infer<typeof usagePercentiles>>('/v1/usage/percentiles', query),
+    },
     deploymentRuns: {
       get: (id: string) => http.get<DeploymentRunResource>(`/v1/deployment_runs/${encodeURIComponent(id)}`),
       list: (query: Query = {}) => http.get<Paged<DeploymentRunResource>>('/v1/deployment_runs', query),
@@ -71,6 +84,21 @@ function agentsOf(http: Http) {
     update: (id: string, body: z.input<typeof agentUpdate>) => http.post<AgentResource>(at(id), body),
     versions: (id: string, query: Query = {}) => http.get<Paged<AgentResource>>(at(id, '/versions'), query),
     archive: (id: string) => http.post<AgentResource>(at(id, '/archive')),
+    estimate: (id: string, query: { version?: number } = {}) =>
+      http.get<z.infer<typeof agentEstimate>>(at(id, '/estimate'), query),
+  };
+}
+
+function pricesOf(http: Http) {
+  const at = pathsOf('prices');
+  return {
+    set: (body: z.input<typeof priceSet>) => http.post<PriceResource>('/v1/prices', body),
+    get: (id: string) => http.get<PriceResource>(at(id)),
+    list: (query: Query = {}) => http.get<Paged<PriceResource>>('/v1/prices', query),
+    effective: (query: { model: string; provider?: string }) =>
+      http.get<z.infer<typeof effectivePrice>>('/v1/prices/effective', query),
+    import: (body: z.input<typeof priceImport>) => http.post<z.infer<typeof priceImported>>('/v1/prices/import', body),
+    delete: (id: string) => http.delete<Deleted>(at(id)),
   };
 }
 

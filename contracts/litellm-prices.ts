@@ -43,7 +43,7 @@ export function readLitellmPrices(map: Readonly<Record<string, unknown>>): Litel
     if (typeof read === 'string') skipped.push({ model: name.slice(0, 256), reason: read });
     else prices.push(read);
   }
-  return { prices: withoutDoubles(prices), skipped, ignoredFields: [...ignored].sort() };
+  return { prices: withoutDoubles(prices, skipped), skipped, ignoredFields: [...ignored].sort() };
 }
 
 /** The price of one entry, or why it has none. */
@@ -122,7 +122,7 @@ function placeOf(name: string, litellmProvider: unknown): { provider: string | n
   const provider = providerOf(said);
   const prefix = name.split('/', 1)[0] ?? '';
   if (prefix === name) return { provider, model: name };
-  const isPrefix = prefix === said || (provider !== null && providerOf(prefix) === provider);
+  const isPrefix = prefix === said || (provider !== 'openai-compatible' && providerOf(prefix) === provider);
   const model = isPrefix ? name.slice(prefix.length + 1) : name;
   if (provider === 'bedrock' && model.includes('/')) return undefined;
   return { provider, model };
@@ -134,10 +134,25 @@ function providerOf(said: string): string | null {
   if (said.startsWith('vertex_ai')) return 'vertex';
   if (said === 'azure' || said === 'azure_text') return 'azure-openai';
   if (said === 'openai' || said === 'text-completion-openai') return 'openai';
-  return /^[a-z0-9][a-z0-9._-]{0,63}$/.test(said) ? said.replaceAll('_', '-') : null;
+  // Every other vendor is asked through an OpenAI-compatible deployment.
+  return said === 'anthropic' ? said : 'openai-compatible';
 }
 
-/** Of two entries that come to the same model and provider, the later one counts. */
-function withoutDoubles(prices: ImportedPrice[]): ImportedPrice[] {
-  return [...new Map(prices.map((item) => [JSON.stringify([item.provider, item.model]), item])).values()];
+/** Of two entries for the same model and provider one is enough when they agree; else nobody can say which is meant. */
+function withoutDoubles(prices: ImportedPrice[], skipped: LitellmImport['skipped']): ImportedPrice[] {
+  const byPlace = new Map<string, ImportedPrice[]>();
+  for (const item of prices) {
+    const place = JSON.stringify([item.provider, item.model]);
+    byPlace.set(place, [...(byPlace.get(place) ?? []), item]);
+  }
+  return [...byPlace.values()].flatMap(([first, ...others]) => {
+    if (first === undefined) return [];
+    const said = JSON.stringify([first.rates, first.tiers]);
+    if (others.every((other) => JSON.stringify([other.rates, other.tiers]) === said)) return [first];
+    skipped.push({
+      model: first.model,
+      reason: 'has different prices at several vendors: set the one you use by hand',
+    });
+    return [];
+  });
 }

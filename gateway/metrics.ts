@@ -1,11 +1,11 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { PRICED_MODELS } from '../contracts/prices.ts';
 import type { CallOutcome } from './calls/run-call.ts';
+import { ListPrices } from './prices/price-book.ts';
 
 const TTFT_BUCKETS_SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
-const KNOWN_MODELS = new Set(PRICED_MODELS);
+const LIST_PRICES = new ListPrices();
 
-/** The gateway's numbers. Models without a price share one label: their names come from callers. */
+/** The gateway's numbers. Models have the names of the price list, others share one label: their names come from callers. */
 export class GatewayMetrics {
   readonly #calls: Counter<'model' | 'provider' | 'outcome'>;
   readonly #tokens: Counter<'model' | 'kind'>;
@@ -55,7 +55,7 @@ export class GatewayMetrics {
   }
 
   ended(model: string, provider: string, outcome: CallOutcome): void {
-    const label = KNOWN_MODELS.has(model) ? model : 'other';
+    const label = LIST_PRICES.find({ provider, model, teamId: '' })?.modelId ?? 'other';
     this.#inFlight.dec();
     this.#calls.inc({ model: label, provider, outcome: outcome.failure?.error.code ?? 'ok' });
     if (outcome.ttftMs !== null) this.#ttft.observe({ model: label }, outcome.ttftMs / 1_000);

@@ -1,9 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { costMicros } from '../../contracts/prices.ts';
 import { findTopLevelFields } from '../../gateway/routing/json-fields.ts';
 import { readRequestFacts, withModel, withUsageReport } from '../../gateway/routing/request.ts';
-import { NO_USAGE } from '../../gateway/usage/normalise.ts';
 
 const object = fc.dictionary(fc.string(), fc.jsonValue());
 const limitOf = (text: string): number | null => readRequestFacts(Buffer.from(text)).maxOutputTokens;
@@ -74,29 +72,5 @@ describe('the scan for top-level fields', () => {
         expect(sent).toMatchObject({ model: 'm', stream_options: { include_usage: true } });
       }),
     );
-  });
-});
-
-describe('prices', () => {
-  const usage = { ...NO_USAGE, inputTokens: 1_000_000, outputTokens: 1_000_000 };
-
-  it('are those of the model, of its snapshots and of its prefixed names', () => {
-    for (const model of ['claude-opus-5', 'anthropic/claude-opus-5', 'claude-opus-5-20261021']) {
-      expect(costMicros(model, usage)).toBe(30_000_000);
-    }
-    expect(costMicros('scripted', usage)).toBe(6_000_000);
-    expect(costMicros('toString', usage)).toBeNull();
-  });
-
-  it('rise for long contexts', () => {
-    const long = { ...NO_USAGE, inputTokens: 1, cacheReadTokens: 271_999, outputTokens: 10 };
-    // (1 x 2.5 + 271,999 x 0.25) x 2 + 10 x 15 x 1.5
-    expect(costMicros('gpt-5.4', long)).toBe(Math.ceil((2.5 + 271_999 * 0.25) * 2 + 225));
-    expect(costMicros('gpt-5.4', { ...long, inputTokens: 0 })).toBe(Math.ceil(271_999 * 0.25 + 150));
-  });
-
-  it('round a part of a micro-dollar up', () => {
-    expect(costMicros('gpt-5-nano', { ...NO_USAGE, inputTokens: 1 })).toBe(1);
-    expect(costMicros('gpt-5-nano', NO_USAGE)).toBe(0);
   });
 });

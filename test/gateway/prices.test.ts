@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Usage } from '../../contracts/definitions.ts';
 import { readLitellmPrices } from '../../contracts/litellm-prices.ts';
 import { priceCall, type ModelPrice, type TokenRates } from '../../contracts/model-prices.ts';
+import { PRICED_MODELS } from '../../contracts/prices.ts';
 import { deletePrice, setPrices } from '../../db/queries/prices.ts';
 import { LivePrices } from '../../gateway/prices/live-prices.ts';
 import { ListPrices } from '../../gateway/prices/price-book.ts';
@@ -43,6 +44,9 @@ const flat = (usdPerMillion: number): TokenRates => ({
   outputPicos: usdPerMillion * 1_000_000,
   reasoningPicos: usdPerMillion * 1_000_000,
 });
+
+const vendorOf = (model: string): string =>
+  model === 'scripted' ? model : model.startsWith('claude') ? 'anthropic' : 'openai';
 
 describe('list prices', () => {
   it.each([
@@ -85,6 +89,12 @@ describe('list prices', () => {
     [null, ''],
   ])('has none for %s %s', (provider, model) => {
     expect(costOf(provider, model, { inputTokens: 1_000 })).toBeNull();
+  });
+
+  it('are there for every model that is named to callers', () => {
+    for (const model of PRICED_MODELS) {
+      expect(list.find({ provider: vendorOf(model), model, teamId: 'team' })?.modelId, model).toBe(model);
+    }
   });
 
   it('come to what the library comes to, to a micro-dollar', () => {
@@ -184,6 +194,10 @@ describe('a LiteLLM price map', () => {
       input_cost_per_token: 1e-6,
       output_cost_per_token: 1e-6,
     },
+    'together_ai/same': { litellm_provider: 'together_ai', input_cost_per_token: 1e-6, output_cost_per_token: 1e-6 },
+    'groq/same': { litellm_provider: 'groq', input_cost_per_token: 1e-6, output_cost_per_token: 1e-6 },
+    'together_ai/other': { litellm_provider: 'together_ai', input_cost_per_token: 1e-6, output_cost_per_token: 1e-6 },
+    'groq/other': { litellm_provider: 'groq', input_cost_per_token: 2e-6, output_cost_per_token: 1e-6 },
     'text-embedding-9': {
       litellm_provider: 'openai',
       mode: 'embedding',
@@ -202,7 +216,8 @@ describe('a LiteLLM price map', () => {
       ['azure-openai', 'gpt-9'],
       ['bedrock', 'anthropic.claude-9'],
       ['vertex', 'claude-9@1'],
-      ['fireworks-ai', 'accounts/x/models/y'],
+      ['openai-compatible', 'accounts/x/models/y'],
+      ['openai-compatible', 'same'],
     ]);
     const rates = {
       inputPicos: 3_000_000,
@@ -243,6 +258,7 @@ describe('a LiteLLM price map', () => {
       half: expect.stringContaining('input and output') as string,
       words: expect.stringContaining('no price') as string,
       nothing: expect.stringContaining('object') as string,
+      other: expect.stringContaining('several vendors') as string,
     });
     expect(read.ignoredFields).toEqual(['input_cost_per_token_batches']);
   });
