@@ -190,6 +190,30 @@ for (const mode of SANDBOX_MODES) {
       }
     });
 
+    it('tells of the machine’s folders only where its own are, and nothing of its groups and kernel', async () => {
+      const { stdout } = await inside('cut -d" " -f4,5 /proc/self/mountinfo');
+      const mounts = stdout
+        .trim()
+        .split('\n')
+        .map((line) => line.split(' ') as [string, string]);
+      // The path of a bind mount below its file system cannot be hidden: docs/explanation/sandbox.md says so.
+      const own = mounts.filter(([source]) => source.includes(path.basename(bed.rootDir)));
+      expect(own.map(([, target]) => target).sort()).toEqual(['/tmp', '/workspace']);
+      const telling = mounts.filter(
+        ([source, target]) =>
+          !['/', '/null', target.replace('/proc', '')].includes(source) &&
+          !target.endsWith(source) &&
+          !source.endsWith(target),
+      );
+      expect(telling.filter((mount) => !own.includes(mount))).toEqual([]);
+      const groups = (await inside('cut -d: -f3 /proc/self/cgroup | sort -u')).stdout;
+      expect(groups).toBe('/\n');
+      for (const file of ['cmdline', 'config.gz', 'keys', 'kcore', 'timer_list', 'kallsyms']) {
+        expect([file, (await inside(`head -c 1 /proc/${file} 2>/dev/null`)).stdout]).toEqual([file, '']);
+      }
+      expect((await inside('ls /proc/acpi 2>/dev/null')).stdout).toBe('');
+    });
+
     it('shows no file of the machine', async () => {
       const secret = path.join(bed.rootDir, 'secret-of-the-home');
       writeFileSync(secret, CANARY);

@@ -136,8 +136,13 @@ for (const mode of SANDBOX_MODES) {
         expect(groupsNamed(aliveWord)).toHaveLength(made);
         // Should somebody take them away all the same, a command makes them anew: never without its limits.
         for (const folder of groupsNamed(aliveWord)) rmdirSync(folder);
-        const { stdout } = await shell(living.provider, alive, 'cat /proc/self/cgroup');
-        expect(stdout.split('\n').filter((line) => line.endsWith(aliveWord))).toHaveLength(made);
+        await living.provider.execStart(alive, { execId: 'x', argv: ['sleep', '600'], timeoutMs: 600_000 }, soon());
+        await until('it is in all of them', () => {
+          const members = groupsNamed(aliveWord).map((folder) =>
+            readFileSync(path.join(folder, 'cgroup.procs'), 'utf8'),
+          );
+          return Promise.resolve(members.length === made && members.every((pids) => pids !== ''));
+        });
       },
     );
 

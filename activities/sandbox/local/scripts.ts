@@ -92,6 +92,12 @@ for my $name (qw(sys sysrq-trigger irq bus fs)) {
   call('mount', $path, $path, 0, 0x1000 | 0x4000, 0);
   attributes($path, 1 | 2 | 4 | 8, 1);
 }
+# What tells of the machine and that no command needs.
+for my $name (qw(acpi cmdline config.gz kallsyms kcore keys latency_stats sched_debug scsi timer_list)) {
+  my $path = "$root/proc/$name";
+  if (-d $path) { call('mount', 'tmpfs', $path, 'tmpfs', 1 | 2 | 4 | 8, 'size=4k,nr_inodes=2,mode=0555') }
+  elsif (-e $path) { call('mount', '/dev/null', $path, 0, 0x1000, 0); attributes($path, 2 | 8, 0) }
+}
 attributes($root, 1 | 2 | 4, 0);
 chdir $root or die "$root: $!\n";
 call('pivot_root', '.', '.');
@@ -156,7 +162,8 @@ sub enter {
     become($uid + 0) if $uid >= 0;
     call('prctl', 38, 1, 0, 0, 0);
     call('setns', $pidfd, 0x10000000 | 0x4000000);
-    call('unshare', 0x4000000);
+    # A cgroup namespace too: the names of the machine's groups are nothing to the command.
+    call('unshare', 0x4000000 | 0x2000000);
     if ($tell) { syswrite($tell, readlink('/proc/self/ns/uts')); sysread($tell, my $ok, 1) or die "left alone\n" }
     call('setns', $pidfd, 0x20000 | 0x40000000 | 0x20000000 | 0x8000000);
     call('prctl', 1, 9, 0, 0, 0);
