@@ -4,10 +4,13 @@ import type { ApiKeyRow, Principal } from '../db/queries/api-keys.ts';
 import { insertAudit } from '../db/queries/audit.ts';
 import { actorOf } from './actor.ts';
 
-/** A key with limits that made or changed keys could rid itself of them. */
+/** A key with limits that made or changed keys, or what model names stand for, could rid itself of them. */
 export function requireUnlimitedKey(principal: Principal): void {
   if (!principal.isLimited) return;
-  throw new LonghaulError('forbidden', 'a key with limits or an expiry of its own cannot make or change keys');
+  throw new LonghaulError(
+    'forbidden',
+    'a key with limits or an expiry of its own cannot change keys, model routes or policies',
+  );
 }
 
 /** Tells the audit log of a change to a key, with the limits it has from now on. */

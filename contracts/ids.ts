@@ -17,6 +17,7 @@ export const ID_PREFIX = {
   price: 'price',
   budget: 'bdgt',
   budgetEvent: 'bevt',
+  modelRoute: 'mrte',
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIX;

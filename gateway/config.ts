@@ -1,12 +1,15 @@
+import { closeSync, readFileSync } from 'node:fs';
 import { readCacheConfig, type CacheConfig } from './cache/config.ts';
-import { LIMITS } from '../contracts/limits.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
-
-/** An upstream that speaks a vendor's protocol. */
-export interface UpstreamConfig {
-  baseUrl: string;
-  apiKey: string | undefined;
-}
+import { LIMITS } from '../contracts/limits.ts';
+import type { ModelDeployment, ModelRouteSpec } from '../contracts/model-routes.ts';
+import {
+  CONFIG_FILE_VARIABLE,
+  CREDENTIALS_FD_VARIABLE,
+  credentialNamesIn,
+  credentialRules,
+} from '../contracts/provider-credentials.ts';
+import { Credentials } from './credentials.ts';
 
 export interface GatewayTimeouts {
   /** From the request to the first byte of the answer's body. */
@@ -17,11 +20,14 @@ export interface GatewayTimeouts {
 }
 
 export interface GatewayConfig {
-  anthropic: UpstreamConfig | undefined;
-  openai: UpstreamConfig | undefined;
-  /** With a base URL of its own, the OpenAI upstream takes every model name no rule knows (Ollama, vLLM, LiteLLM). */
-  openaiTakesUnknownModels: boolean;
+  /** Upstreams that are known by the environment alone, each as a route. */
+  upstreams: readonly ModelRouteSpec[];
   scripted: boolean;
+  /** File with routes, ours or LiteLLM's. */
+  configFile: string | undefined;
+  credentials: Credentials;
+  /** Hosts that routes made over the API may go to, beside the vendors' own. */
+  routeHosts: readonly string[];
   timeouts: GatewayTimeouts;
   /** How long a process that died is still believed to be making its recorded calls. */
   leaseMs: number;
@@ -43,13 +49,17 @@ type Environment = Record<string, string | undefined>;
 const LOOPBACK_HOSTS = new Set(['127.0.0.1', '::1', 'localhost']);
 
 /** The gateway's part of the environment, for a process that embeds it. */
-export function readGatewayConfig(env: Environment = process.env): GatewayConfig {
-  const openai = upstream(env['OPENAI_BASE_URL'], env['OPENAI_API_KEY'], 'https://api.openai.com/v1');
+export function readGatewayConfig(env: Environment = takeEnvironment()): GatewayConfig {
+  const set = Object.entries(env).filter((entry): entry is [string, string] => isSet(entry[1]));
   return {
-    anthropic: upstream(env['ANTHROPIC_BASE_URL'], env['ANTHROPIC_API_KEY'], 'https://api.anthropic.com'),
-    openai,
-    openaiTakesUnknownModels: openai !== undefined && isSet(env['OPENAI_BASE_URL']),
+    upstreams: upstreamsOf(env),
     scripted: env['LONGHAUL_SCRIPTED'] === '1',
+    configFile: env[CONFIG_FILE_VARIABLE] === '' ? undefined : env[CONFIG_FILE_VARIABLE],
+    credentials: new Credentials(new Map(set), credentialRules(env)),
+    routeHosts: (env['LONGHAUL_GATEWAY_HOSTS'] ?? '')
+      .split(',')
+      .map((host) => host.trim())
+      .filter((host) => host !== ''),
     timeouts: {
       firstByteMs: LIMITS.modelFirstByteMs,
       idleMs: LIMITS.modelIdleMs,
@@ -61,8 +71,77 @@ export function readGatewayConfig(env: Environment = process.env): GatewayConfig
   };
 }
 
+/**
+ * This process's own environment together with the keys a supervisor handed over, once. The providers' keys are taken
+ * out of it: from here on they are in the gateway's memory, and no child process inherits them.
+ */
+function takeEnvironment(): Environment {
+  taken ??= { ...process.env, ...readHandedOver(process.env[CREDENTIALS_FD_VARIABLE]) };
+  const names = [
+    ...credentialRules(taken).map((rule) => rule.name),
+    ...credentialNamesIn(textOfFile(taken[CONFIG_FILE_VARIABLE])),
+    CREDENTIALS_FD_VARIABLE,
+  ];
+  for (const name of names) delete process.env[name];
+  return taken;
+}
+let taken: Environment | undefined;
+
+/** Keys that were written into an inherited descriptor: unlike an environment, nobody can read them there again. */
+function readHandedOver(descriptor: string | undefined): Environment {
+  if (!isSet(descriptor)) return {};
+  const fd = Number(descriptor);
+  try {
+    return JSON.parse(readFileSync(fd, 'utf8')) as Environment;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A file that cannot be read is reported by those who need its routes. */
+function textOfFile(path: string | undefined): string {
+  if (!isSet(path)) return '';
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** Model names by their shape, as long as a vendor's variable is set. */
+function upstreamsOf(env: Environment): ModelRouteSpec[] {
+  const routes: ModelRouteSpec[] = [];
+  const add = (names: readonly string[], deployment: ModelDeployment): void => {
+    for (const name of names) {
+      // `anthropic/x` is asked for as `x`, `claude-x` as it is.
+      const model = name.endsWith('/*') ? '*' : name;
+      routes.push({ name, deployments: [{ ...deployment, model }] });
+    }
+  };
+  const { ANTHROPIC_BASE_URL: anthropicUrl, OPENAI_BASE_URL: openaiUrl } = env;
+  if (isSet(anthropicUrl) || isSet(env['ANTHROPIC_API_KEY'])) {
+    const key = isSet(env['ANTHROPIC_API_KEY']) ? { api_key: 'env:ANTHROPIC_API_KEY' } : {};
+    add(['claude-*', 'anthropic/*'], { provider: 'anthropic', model: '', ...baseOf(anthropicUrl), ...key });
+  }
+  if (isSet(openaiUrl) || isSet(env['OPENAI_API_KEY'])) {
+    const key = isSet(env['OPENAI_API_KEY']) ? { api_key: 'env:OPENAI_API_KEY' } : {};
+    const numbered = Array.from({ length: 10 }, (_, digit) => `o${digit}*`);
+    // With a base URL of its own it takes every name no rule knows (Ollama, vLLM, LiteLLM).
+    const others = isSet(openaiUrl) ? ['*'] : [];
+    const names = ['gpt-*', ...numbered, 'openai/*', ...others];
+    add(names, { provider: 'openai', model: '', ...baseOf(openaiUrl), ...key });
+  }
+  return routes;
+}
+
+function baseOf(url: string | undefined): { base_url?: string } {
+  if (!isSet(url)) return {};
+  if (!URL.canParse(url)) throw new LonghaulError('setup_required', `"${url}" is not a URL`);
+  return { base_url: url };
+}
+
 /** Everything `gateway/main.ts` needs; refuses an address that others can reach unless that is said to be wanted. */
-export function readGatewayProcessConfig(env: Environment = process.env): GatewayProcessConfig {
+export function readGatewayProcessConfig(env: Environment = takeEnvironment()): GatewayProcessConfig {
   const databaseUrl = env['DATABASE_URL'];
   if (databaseUrl === undefined || databaseUrl === '') {
     throw new LonghaulError('setup_required', 'DATABASE_URL is not set');
@@ -78,15 +157,6 @@ export function readGatewayProcessConfig(env: Environment = process.env): Gatewa
     port: wholeNumber(env, 'LONGHAUL_GATEWAY_PORT', 7433),
     logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
   };
-}
-
-function upstream(
-  baseUrl: string | undefined,
-  apiKey: string | undefined,
-  standard: string,
-): UpstreamConfig | undefined {
-  if (!isSet(baseUrl) && !isSet(apiKey)) return undefined;
-  return { baseUrl: isSet(baseUrl) ? baseUrl : standard, apiKey: isSet(apiKey) ? apiKey : undefined };
 }
 
 function isSet(value: string | undefined): value is string {

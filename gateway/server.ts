@@ -15,18 +15,18 @@ import { readCallKey, type CallKey } from './calls/idempotency-key.ts';
 import type { Meter } from './calls/metered-call.ts';
 import { DEGRADED_HEADER, type ModelRequest } from './calls/model-request.ts';
 import { RecordedCalls } from './calls/recorded.ts';
-import type { GatewayConfig } from './config.ts';
+import type { GatewayConfig, GatewayTimeouts } from './config.ts';
 import { parseJsonObject, readBody, sendError, sendJson } from './http.ts';
 import { GatewayMetrics } from './metrics.ts';
 import { LivePrices } from './prices/live-prices.ts';
 import type { Protocol } from './protocol.ts';
-import { createHttpProvider } from './providers/http-provider.ts';
 import type { Provider, ProviderRequest, StoredRequest } from './providers/port.ts';
 import { StoredResponses } from './responses/stored-responses.ts';
 import { createScriptedProvider } from './providers/scripted-provider.ts';
 import { EndpointTable, type Exchange, type Found, type Method } from './endpoints.ts';
-import { describeModel, listModels, routeModel, SCRIPTED_MODEL, type ProviderName } from './routing/models.ts';
-import { readRequestFacts, withModel, withUsageReport } from './routing/request.ts';
+import { describeModel, SCRIPTED_MODEL } from './routing/models.ts';
+import { readRequestFacts, withUsageReport } from './routing/request.ts';
+import { Router } from './routing/router.ts';
 import { CallTelemetry } from './trace.ts';
 
 interface GatewayDeps {
@@ -43,6 +43,8 @@ interface GatewayDeps {
 export interface Gateway {
   /** Answers the request and returns true, or returns false when the path is not the gateway's. */
   handle(req: IncomingMessage, res: ServerResponse): boolean;
+  /** What is wrong with the routes as they are configured now; the last good ones are in use. */
+  problems(): readonly string[];
   /** Ends when running calls have ended or had their grace, and every ledger row is written. */
   close(graceMs?: number): Promise<void>;
 }
@@ -58,14 +60,17 @@ export function createGateway(deps: GatewayDeps): Gateway {
 
 class GatewayServer implements Gateway {
   readonly #deps: GatewayDeps;
-  readonly #providers = new Map<ProviderName, Provider>();
+  readonly #scripted: Provider | undefined;
+  readonly #router: Router;
+  readonly #timeouts: GatewayTimeouts;
   readonly #authenticator: Authenticator;
   readonly #metrics: GatewayMetrics;
   readonly #telemetry: CallTelemetry;
   readonly #budgets: BudgetService;
   readonly #meter: Meter;
   readonly #prices: LivePrices;
-  readonly #pricesRead: Promise<void>;
+  /** Prices and routes have been read once. */
+  readonly #ready: Promise<unknown>;
   readonly #recorded: RecordedCalls;
   readonly #caches: Caches;
   readonly #responses: StoredResponses;
@@ -74,15 +79,14 @@ class GatewayServer implements Gateway {
   constructor(deps: GatewayDeps) {
     this.#deps = deps;
     const { config, pool, logger } = deps;
-    if (config.anthropic) {
-      this.#providers.set('anthropic', createHttpProvider({ name: 'anthropic', upstream: config.anthropic }));
-    }
-    if (config.openai) this.#providers.set('openai', createHttpProvider({ name: 'openai', upstream: config.openai }));
-    if (config.scripted) this.#providers.set('scripted', createScriptedProvider(pool));
+    // Each attempt has a clock of its own for its first byte; of all attempts together only the end counts.
+    this.#timeouts = { ...config.timeouts, firstByteMs: config.timeouts.totalMs };
+    this.#scripted = config.scripted ? createScriptedProvider(pool) : undefined;
+    this.#router = new Router({ pool, config, logger, scripted: this.#scripted });
     this.#authenticator = new Authenticator(pool);
     this.#metrics = new GatewayMetrics(deps.registry);
     this.#prices = new LivePrices(pool, logger);
-    this.#pricesRead = this.#prices.start();
+    this.#ready = Promise.all([this.#prices.start(), this.#router.ready]);
     this.#telemetry = new CallTelemetry(deps.tracing ?? NO_TRACING, deps.registry);
     this.#budgets = new BudgetService({ pool, logger, prices: this.#prices, config });
     this.#meter = { keeper: this.#budgets.keeper, journal: this.#budgets.journal, prices: this.#prices };
@@ -93,7 +97,7 @@ class GatewayServer implements Gateway {
       meter: this.#meter,
       metrics: this.#metrics,
       telemetry: this.#telemetry,
-      timeouts: config.timeouts,
+      timeouts: this.#timeouts,
       leaseMs: config.leaseMs,
     });
     const shared = { journal: this.#budgets.journal, telemetry: this.#telemetry };
@@ -103,8 +107,8 @@ class GatewayServer implements Gateway {
       logger,
       authenticator: this.#authenticator,
       prices: this.#prices,
-      timeouts: config.timeouts,
-      providerOf: ({ provider }) => this.#providers.get(provider as ProviderName),
+      timeouts: this.#timeouts,
+      providerOf: (row) => this.#router.providerOf(row),
     });
     this.#endpoints = this.#listEndpoints();
   }
@@ -146,10 +150,14 @@ class GatewayServer implements Gateway {
     return true;
   }
 
+  problems(): readonly string[] {
+    return this.#router.problems;
+  }
+
   async close(graceMs: number = CLOSE_GRACE_MS): Promise<void> {
     await this.#recorded.close(graceMs);
     await this.#responses.close();
-    await Promise.all(Array.from(this.#providers.values(), (provider) => provider.close()));
+    await Promise.all([this.#scripted?.close(), this.#router.close()]);
     await this.#caches.close();
     await this.#budgets.close();
     await this.#prices.close();
@@ -182,26 +190,24 @@ class GatewayServer implements Gateway {
     operation: ProviderRequest['operation'],
   ): Promise<void> {
     // The body is read while the key is looked up; a refused key still waits for it, so that the answer is read.
-    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req), this.#pricesRead]);
+    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req), this.#ready]);
     const facts = readRequestFacts(body);
     const { model, stream, maxOutputTokens } = facts;
     if (!mayCall(caller, model)) throw new LonghaulError('model_not_allowed', `this key may not call "${model}"`);
     const planned = await this.#planModel(caller, model, operation);
     if (planned !== model) res.setHeader(DEGRADED_HEADER, model);
-    const route = routeModel(this.#deps.config, protocol, planned);
-    const provider = this.#providers.get(route.provider);
-    if (provider === undefined) throw new LonghaulError('model_not_found', `no provider serves "${model}"`);
-    const named = route.providerModel === model ? body : withModel(body, route.providerModel);
-    const asked = withUsageReport(protocol, named, stream);
+    const { teamId } = caller.attribution;
+    const plan = this.#router.plan({ teamId, model: planned, protocol, operation, isStream: stream });
+    const asked = withUsageReport(protocol, body, stream);
     const plain: ModelRequest = {
       res,
       requestId,
       protocol,
       caller,
-      provider: this.#telemetry.watch(provider),
-      model: route.providerModel,
+      provider: this.#telemetry.watch(plan.provider),
+      model: plan.model,
       requestedModel: model,
-      modelDeployment: null,
+      modelDeployment: plan.modelDeployment,
       isStream: stream,
       traceparent: req.headers['traceparent'] as string | undefined,
       maxOutputTokens,
@@ -209,9 +215,10 @@ class GatewayServer implements Gateway {
       upstream: {
         protocol,
         operation,
-        model: route.providerModel,
+        // As the body names it: each attempt puts its own name there.
+        model,
         body: asked,
-        hidesUsage: asked !== named,
+        hidesUsage: asked !== body,
         headers: protocolHeaders(req),
         search: isBeta(search) ? '?beta=true' : '',
         sessionId: caller.attribution.sessionId ?? undefined,
@@ -229,7 +236,7 @@ class GatewayServer implements Gateway {
   async #call(request: ModelRequest, callKey: CallKey | undefined): Promise<void> {
     if (callKey !== undefined) return this.#recorded.serve(request, callKey);
     const shared = { authenticator: this.#authenticator, metrics: this.#metrics, meter: this.#meter };
-    await serveDirect({ ...shared, telemetry: this.#telemetry, timeouts: this.#deps.config.timeouts }, request);
+    await serveDirect({ ...shared, telemetry: this.#telemetry, timeouts: this.#timeouts }, request);
   }
 
   /** A pool that is nearly spent may say that a cheaper model is called. */
@@ -238,7 +245,7 @@ class GatewayServer implements Gateway {
   }
 
   async #stored(exchange: Exchange, action: StoredRequest['action']): Promise<void> {
-    const [caller] = await Promise.all([this.#authenticator.authenticate(exchange.req), this.#pricesRead]);
+    const [caller] = await Promise.all([this.#authenticator.authenticate(exchange.req), this.#ready]);
     exchange.req.resume();
     await this.#responses.serve(exchange, caller, action);
   }
@@ -264,7 +271,9 @@ class GatewayServer implements Gateway {
 
   async #modelsOf(req: IncomingMessage): Promise<ReturnType<typeof describeModel>[]> {
     const caller = await this.#authenticator.authenticate(req);
-    return listModels(this.#deps.config)
+    await this.#ready;
+    return this.#router
+      .models(caller.attribution.teamId)
       .filter((model) => mayCall(caller, model.id))
       .map(describeModel);
   }

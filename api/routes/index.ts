@@ -61,6 +61,13 @@ import { updateDeployment } from './update-deployment.ts';
 import { updateEnvironment } from './update-environment.ts';
 import { updateKey } from './update-key.ts';
 import { updateSession } from './update-session.ts';
+import { createModelRoute } from './create-model-route.ts';
+import { listModelRoutes } from './list-model-routes.ts';
+import { getModelRoute } from './get-model-route.ts';
+import { updateModelRoute } from './update-model-route.ts';
+import { deleteModelRoute } from './delete-model-route.ts';
+import { getModelPolicy } from './get-model-policy.ts';
+import { updateModelPolicy } from './update-model-policy.ts';
 
 /** Every route of the API, in the order of the documentation. */
 export const ENDPOINTS: readonly AnyEndpoint[] = [
@@ -123,6 +130,13 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   updateBudget,
   archiveBudget,
   listBudgetEvents,
+  createModelRoute,
+  listModelRoutes,
+  getModelRoute,
+  updateModelRoute,
+  deleteModelRoute,
+  getModelPolicy,
+  updateModelPolicy,
   getHealth,
   getReadiness,
   getMetrics,

@@ -72,6 +72,19 @@ export async function createApiKey(db: Queryable, draft: ApiKeyDraft): Promise<{
   return { id, key };
 }
 
+/** Takes a key that exists elsewhere as one for model calls; a key that is known, also as revoked, stays as it is. */
+export async function adoptApiKey(
+  db: Queryable,
+  key: string,
+  owner: { name: string; userId: string; teamId: string },
+): Promise<void> {
+  await db.query(
+    `INSERT INTO api_keys (id, key_hash, prefix, user_id, team_id, name, scopes)
+     VALUES ($1, $2, 'adopted', $3, $4, $5, '["gateway"]') ON CONFLICT (key_hash) DO NOTHING`,
+    [newId('apiKey'), hashKey(key), owner.userId, owner.teamId, owner.name],
+  );
+}
+
 /** The owner and the limits of a key that is neither revoked nor expired. */
 export async function findApiKey(db: Queryable, key: string): Promise<ApiKey | undefined> {
   const result = await db.query(

@@ -1,5 +1,6 @@
 import type { Attribution } from '../../contracts/attribution.ts';
 import type { Usage } from '../../contracts/definitions.ts';
+import type { Attempt } from '../../contracts/routing.ts';
 import type { Queryable } from '../pool.ts';
 
 /** One model call as the ledger keeps it. */
@@ -26,6 +27,8 @@ export interface LedgerEntry {
   latencyMs: number;
   httpStatus: number | null;
   error: string | null;
+  /** Who was asked, in order; absent or empty when the first one answered. */
+  attempts?: readonly Attempt[];
 }
 
 const COLUMNS = [
@@ -67,6 +70,7 @@ const COLUMNS = [
   'http_status',
   'error',
   'cache',
+  'attempts',
 ] as const;
 type Column = (typeof COLUMNS)[number];
 
@@ -91,6 +95,8 @@ const INSERT = `INSERT INTO ledger (${NAMES})
    usage_basis = CASE WHEN 'estimated' IN (ledger.usage_basis, excluded.usage_basis) THEN 'estimated'
      WHEN 'reported' IN (ledger.usage_basis, excluded.usage_basis) THEN 'reported' ELSE 'none' END,
    ${REPLACED.map((name) => `${name} = CASE WHEN ledger.error IS NULL THEN ledger.${name} ELSE excluded.${name} END`).join(', ')},
+   attempts = CASE WHEN ledger.attempts IS NULL THEN excluded.attempts
+     ELSE ledger.attempts || coalesce(excluded.attempts, '[]') END,
    merged_ids = ledger.merged_ids || to_jsonb(excluded.id)
    WHERE ledger.id <> excluded.id AND NOT ledger.merged_ids ? excluded.id
    RETURNING call_key`;
@@ -166,5 +172,6 @@ function rowOf(entry: LedgerEntry): Record<Column, unknown> {
     http_status: entry.httpStatus,
     error: entry.error,
     cache: entry.cache ?? null,
+    attempts: entry.attempts?.length ? entry.attempts : null,
   };
 }

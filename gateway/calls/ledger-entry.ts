@@ -24,7 +24,8 @@ export interface CallFacts {
 
 /** The ledger row of a call that has ended. */
 export function ledgerEntry(id: string, prices: PriceBook, facts: CallFacts, outcome: CallOutcome): LedgerEntry {
-  const served = outcome.served ?? { deployment: facts.modelDeployment, provider: facts.provider, model: facts.model };
+  const planned = { deployment: facts.modelDeployment, provider: facts.provider, model: facts.model };
+  const served = outcome.served ?? outcome.attempts.at(-1) ?? planned;
   const { attribution } = facts.caller;
   return {
     id,
@@ -45,5 +46,6 @@ export function ledgerEntry(id: string, prices: PriceBook, facts: CallFacts, out
     latencyMs: outcome.latencyMs,
     httpStatus: outcome.httpStatus,
     error: outcome.failure?.error.code ?? null,
+    attempts: outcome.attempts.length === 1 && outcome.failure === undefined ? [] : outcome.attempts,
   };
 }

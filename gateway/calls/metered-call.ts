@@ -133,6 +133,7 @@ export class MeteredCall {
       ttftMs: null,
       latencyMs: soFar?.latencyMs ?? 0,
       served: soFar?.served,
+      attempts: [],
       failure: undefined,
       failureWasStreamed: false,
     });

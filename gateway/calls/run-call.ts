@@ -1,5 +1,6 @@
 import type { Usage } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { Attempt } from '../../contracts/routing.ts';
 import type { CallBudget } from '../budget/hold.ts';
 import type { GatewayTimeouts } from '../config.ts';
 import type { AnswerSink, Provider, ProviderRequest, RunningCall, Served } from '../providers/port.ts';
@@ -26,6 +27,8 @@ export interface CallOutcome {
   latencyMs: number;
   /** Undefined: the provider that was asked answered itself, or nobody did. */
   served: Served | undefined;
+  /** Every deployment that was asked, in order. */
+  attempts: readonly Attempt[];
   /** Undefined: the whole answer was given. */
   failure: ProtocolError | undefined;
   /** True when the failure has been told in the stream by the provider itself. */
@@ -201,6 +204,7 @@ export class UpstreamCall implements AnswerSink {
       ttftMs: this.#ttftMs,
       latencyMs: Math.round(performance.now() - this.#startedMs),
       served: this.#served,
+      attempts: this.#running?.attempts ?? [],
       failure,
       failureWasStreamed,
     });

@@ -1,3 +1,4 @@
+import type { Attempt } from '../../contracts/routing.ts';
 import type { Protocol } from '../protocol.ts';
 
 /** One request as a provider gets it: no key of ours, no header the caller could smuggle something in with. */
@@ -5,6 +6,7 @@ export interface ProviderRequest {
   protocol: Protocol;
   /** `count_tokens` asks for no answer and costs nothing. */
   operation: 'generate' | 'count_tokens';
+  /** As the body names it. */
   model: string;
   body: Buffer;
   /** The usage in a chat stream was asked for by the gateway: the caller does not get to see it. */
@@ -40,6 +42,8 @@ export interface AnswerSink {
 export interface RunningCall {
   resume(): void;
   abort(): void;
+  /** Who was asked so far, when one provider stands for several. */
+  readonly attempts?: readonly Attempt[] | undefined;
 }
 
 /** Something to be done with an answer that stays at its provider. */
@@ -55,6 +59,8 @@ export interface StoredRequest {
 export interface Provider {
   readonly name: string;
   start(request: ProviderRequest, sink: AnswerSink): RunningCall;
+  /** The same, but it asks that deployment alone; undefined when it has none of that name. */
+  only?(deployment: string | null): Provider | undefined;
   /** Absent where no answer stays. */
   stored?(request: StoredRequest, sink: AnswerSink): RunningCall;
   close(): Promise<void>;

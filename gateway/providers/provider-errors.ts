@@ -1,5 +1,6 @@
 import { LonghaulError, type ErrorCode } from '../../contracts/error-codes.ts';
 import type { ProtocolError } from '../protocol.ts';
+import { retryAfterMsOf } from '../routing/failures.ts';
 
 const MAX_MESSAGE_CHARS = 4_000;
 
@@ -14,7 +15,7 @@ export function providerFailure(original: Required<ProtocolError>['original']): 
     return { error: new LonghaulError(code, `the provider refused the gateway's key (${original.status})`) };
   }
   const message = messageOf(original.body) ?? `the provider answered ${original.status}`;
-  const retryAfterMs = retryAfterMsOf(original.headers['retry-after']);
+  const retryAfterMs = retryAfterMsOf(original.headers);
   const options = retryAfterMs === undefined ? {} : { retryAfterMs };
   return { error: new LonghaulError(code, message.slice(0, MAX_MESSAGE_CHARS), options), original };
 }
@@ -38,12 +39,4 @@ function messageOf(body: Buffer): string | undefined {
   } catch {
     return text === '' ? undefined : text;
   }
-}
-
-function retryAfterMsOf(value: string | undefined): number | undefined {
-  if (value === undefined) return undefined;
-  const seconds = Number(value);
-  if (Number.isFinite(seconds)) return seconds >= 0 ? seconds * 1_000 : undefined;
-  const atMs = Date.parse(value);
-  return Number.isNaN(atMs) ? undefined : Math.max(0, atMs - Date.now());
 }

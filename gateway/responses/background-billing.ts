@@ -18,7 +18,7 @@ interface BillingDeps {
   logger: Logger;
   prices: PriceBook;
   timeouts: GatewayTimeouts;
-  providerOf: (row: Pick<GatewayResponse, 'provider' | 'deployment'>) => Provider | undefined;
+  providerOf: (row: GatewayResponse) => Provider | undefined;
 }
 
 const FIRST_POLL_MS = 2_000;

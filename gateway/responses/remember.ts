@@ -38,6 +38,10 @@ class RememberingCall implements AnswerSink, RunningCall {
     this.#running = provider.start(request, this);
   }
 
+  get attempts(): RunningCall['attempts'] {
+    return this.#running.attempts;
+  }
+
   resume(): void {
     if (this.#held === undefined) this.#running.resume();
   }

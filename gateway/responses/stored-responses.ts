@@ -23,7 +23,7 @@ interface StoredResponsesDeps {
   prices: PriceBook;
   timeouts: GatewayTimeouts;
   /** Who made an answer; undefined when it is not configured any more. */
-  providerOf: (row: Pick<GatewayResponse, 'provider' | 'deployment'>) => Provider | undefined;
+  providerOf: (row: GatewayResponse) => Provider | undefined;
 }
 
 type Facts = Pick<ReturnType<typeof readRequestFacts>, 'isStored' | 'isBackground' | 'previousResponseId'>;
@@ -58,10 +58,13 @@ export class StoredResponses {
   }
 
   /** A call of the protocol, made so that its answer is found again; refuses one that goes on from somebody else's. */
-  async prepare(request: ModelRequest, facts: Facts, isKeyed: boolean): Promise<ModelRequest> {
-    const { caller } = request;
+  async prepare(planned: ModelRequest, facts: Facts, isKeyed: boolean): Promise<ModelRequest> {
+    const { caller } = planned;
+    let request = planned;
     if (facts.previousResponseId !== undefined) {
-      await this.#book.find(caller, facts.previousResponseId, 'previous_response_id');
+      const previous = await this.#book.find(caller, facts.previousResponseId, 'previous_response_id');
+      // Nobody else has what it goes on from.
+      request = { ...planned, provider: planned.provider.only?.(previous.deployment) ?? planned.provider };
     }
     if (facts.isBackground && isKeyed) {
       throw new LonghaulError('invalid_request', 'a background response takes no Idempotency-Key', {

@@ -16,30 +16,45 @@ const CLOSE_BRACKET = 0x5d;
 /** Tokens looked at before the scan gives up and the caller parses: bounds the time a hostile body can take. */
 const MAX_TOKENS = 50_000;
 
+/** A member of a JSON object: its name without escapes, where it begins, and its value. */
+interface Member extends FieldSpan {
+  name: string;
+  keyStart: number;
+}
+
 /**
- * Finds top-level fields without parsing: strings, where nearly all bytes of a prompt are, are skipped from quote to
- * quote. Undefined when the bytes are not an object or the scan gave up; the caller then parses, which also names
+ * Finds the top-level members without parsing: strings, where nearly all bytes of a prompt are, are skipped from quote
+ * to quote. Undefined when the bytes are not an object or the scan gave up; the caller then parses, which also names
  * the mistake.
  */
-export function findTopLevelFields(body: Buffer, wanted: readonly string[]): Map<string, FieldSpan> | undefined {
+export function listMembers(body: Buffer): Member[] | undefined {
   const scanner = new Scanner(body);
-  const found = new Map<string, FieldSpan>();
+  const members: Member[] = [];
   if (!scanner.take(OPEN_BRACE)) return undefined;
   for (;;) {
-    if (scanner.take(CLOSE_BRACE)) return scanner.atEnd() ? found : undefined;
+    if (scanner.take(CLOSE_BRACE)) return scanner.atEnd() ? members : undefined;
     const key = scanner.value();
     if (key === undefined || body[key.start] !== QUOTE || !scanner.take(COLON)) return undefined;
     const value = scanner.value();
     if (value === undefined) return undefined;
     const name = body.toString('latin1', key.start + 1, key.end - 1);
-    // An escaped name could hide a wanted one, and of two equal names parsers take the last.
+    // An escaped name could hide a wanted one.
     if (name.includes('\\')) return undefined;
-    if (wanted.includes(name)) {
-      if (found.has(name)) return undefined;
-      found.set(name, value);
-    }
+    members.push({ name, keyStart: key.start, start: value.start, end: value.end });
     if (!scanner.take(COMMA) && body[scanner.position] !== CLOSE_BRACE) return undefined;
   }
+}
+
+/** The wanted members by name; undefined as above, and when one is there twice: of equal names parsers take the last. */
+export function findTopLevelFields(body: Buffer, wanted: readonly string[]): Map<string, FieldSpan> | undefined {
+  const found = new Map<string, FieldSpan>();
+  const members = listMembers(body);
+  if (members === undefined) return undefined;
+  for (const { name, start, end } of members) {
+    if (found.has(name)) return undefined;
+    if (wanted.includes(name)) found.set(name, { start, end });
+  }
+  return found;
 }
 
 class Scanner {

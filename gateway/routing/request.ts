@@ -1,7 +1,7 @@
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { parseJsonObject } from '../http.ts';
 import type { Protocol } from '../protocol.ts';
-import { findTopLevelFields, type FieldSpan } from './json-fields.ts';
+import { findTopLevelFields, listMembers, type FieldSpan } from './json-fields.ts';
 
 /** What the gateway must know of a request body. */
 interface RequestFacts {
@@ -21,7 +21,6 @@ const MAX_MODEL_CHARS = 256;
 /** Messages, older chat, newer chat, responses: a body has the one of its protocol. */
 const OUTPUT_LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
 const FACTS = ['model', 'stream', ...OUTPUT_LIMITS, 'store', 'background', 'previous_response_id'] as const;
-const FIELDS = ['model', 'stream', 'stream_options'] as const;
 
 /** Reads what the gateway needs, without parsing where the body's bytes allow it. */
 export function readRequestFacts(body: Buffer): RequestFacts {
@@ -57,23 +56,46 @@ function outputLimitOf(fields: Record<string, unknown>): number | null {
 export function withModel(body: Buffer, model: string): Buffer {
   const span = findTopLevelFields(body, ['model'])?.get('model');
   if (span === undefined) return Buffer.from(JSON.stringify({ ...parseJsonObject(body), model }));
-  return Buffer.concat([body.subarray(0, span.start), Buffer.from(JSON.stringify(model)), body.subarray(span.end)]);
+  return splice(body, span, JSON.stringify(model));
 }
 
 /** Chat streams report their usage only when asked to. */
 export function withUsageReport(protocol: Protocol, body: Buffer, stream: boolean): Buffer {
   if (protocol !== 'chat' || !stream) return body;
-  const spans = findTopLevelFields(body, FIELDS);
-  if (spans !== undefined && !spans.has('stream_options')) {
+  const spans = findTopLevelFields(body, ['stream_options']);
+  const span = spans?.get('stream_options');
+  if (spans !== undefined && span === undefined) {
     const start = body.indexOf('{') + 1;
-    const option = Buffer.from('"stream_options":{"include_usage":true},');
-    return Buffer.concat([body.subarray(0, start), option, body.subarray(start)]);
+    return splice(body, { start, end: start }, '"stream_options":{"include_usage":true},');
   }
-  const request = parseJsonObject(body);
-  const options = request['stream_options'];
+  const whole = span === undefined ? parseJsonObject(body) : undefined;
+  const options = span === undefined ? whole?.['stream_options'] : valueAt(body, span);
   const given = typeof options === 'object' && options !== null ? (options as Record<string, unknown>) : {};
   if (given['include_usage'] === true) return body;
-  return Buffer.from(JSON.stringify({ ...request, stream_options: { ...given, include_usage: true } }));
+  const asked = { ...given, include_usage: true };
+  return span === undefined
+    ? Buffer.from(JSON.stringify({ ...whole, stream_options: asked }))
+    : splice(body, span, JSON.stringify(asked));
+}
+
+/** Sets top-level fields, or removes those that are undefined; the values of all others stay byte for byte. */
+export function withFields(body: Buffer, fields: Readonly<Record<string, unknown>>): Buffer {
+  const members = listMembers(body);
+  if (members === undefined) return Buffer.from(JSON.stringify({ ...parseJsonObject(body), ...fields }));
+  const added = Object.entries(fields)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => Buffer.from(`${JSON.stringify(name)}:${JSON.stringify(value)}`));
+  const kept = members
+    .filter(({ name }) => !Object.hasOwn(fields, name))
+    .map(({ keyStart, end }) => body.subarray(keyStart, end));
+  const pieces = [...added, ...kept].flatMap((piece, index) => (index === 0 ? [piece] : [COMMA, piece]));
+  return Buffer.concat([OPEN, ...pieces, CLOSE]);
+}
+
+const [OPEN, COMMA, CLOSE] = [Buffer.from('{'), Buffer.from(','), Buffer.from('}')];
+
+function splice(body: Buffer, { start, end }: FieldSpan, text: string): Buffer {
+  return Buffer.concat([body.subarray(0, start), Buffer.from(text), body.subarray(end)]);
 }
 
 function valueAt(body: Buffer, span: FieldSpan): unknown {

@@ -42,6 +42,7 @@ export async function stop(server: Server): Promise<void> {
 export interface RunningGateway {
   url: string;
   config: GatewayConfig;
+  problems(): readonly string[];
   close(): Promise<void>;
 }
 
@@ -60,6 +61,7 @@ export async function startGateway(
   return {
     url,
     config,
+    problems: () => gateway.problems(),
     close: async () => {
       await gateway.close(1_000);
       await stop(server);
