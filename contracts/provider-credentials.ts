@@ -37,22 +37,18 @@ const MOVED_BY: Readonly<Record<string, string>> = {
   OPENAI_API_KEY: 'OPENAI_BASE_URL',
 };
 
-/** The variable that lists further provider keys: `NAME` or `NAME@host`, separated by commas. */
-export const CREDENTIALS_VARIABLE = 'LONGHAUL_GATEWAY_CREDENTIALS';
-/** The variable that names the gateway's configuration file. */
-export const CONFIG_FILE_VARIABLE = 'LONGHAUL_GATEWAY_CONFIG';
-/** Number of the inherited descriptor through which a supervisor hands the keys over. Not in any environment. */
-export const CREDENTIALS_FD_VARIABLE = 'LONGHAUL_CREDENTIALS_FD';
-
 const NAME = /^[A-Za-z_]\w*$/;
 
-/** Every provider key of an environment: the well-known ones and those its operator lists. */
-export function credentialRules(env: Readonly<Record<string, string | undefined>>): CredentialRule[] {
+/** Every provider key of an environment: the well-known ones and `listed` ones, `NAME` or `NAME@host` between commas. */
+export function credentialRules(
+  env: Readonly<Record<string, string | undefined>>,
+  listed: string | undefined,
+): CredentialRule[] {
   const rules = WELL_KNOWN.map(({ name, hosts }) => {
     const moved = hostOf(env[MOVED_BY[name] ?? '']);
     return { name, hosts: hosts === null || moved === undefined ? hosts : [...hosts, moved] };
   });
-  for (const entry of (env[CREDENTIALS_VARIABLE] ?? '').split(',')) {
+  for (const entry of (listed ?? '').split(',')) {
     const [name = '', host] = entry.trim().split('@', 2);
     if (!NAME.test(name)) continue;
     const known = rules.find((rule) => rule.name === name);

@@ -3,12 +3,7 @@ import { readCacheConfig, type CacheConfig } from './cache/config.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { LIMITS } from '../contracts/limits.ts';
 import type { ModelDeployment, ModelRouteSpec } from '../contracts/model-routes.ts';
-import {
-  CONFIG_FILE_VARIABLE,
-  CREDENTIALS_FD_VARIABLE,
-  credentialNamesIn,
-  credentialRules,
-} from '../contracts/provider-credentials.ts';
+import { credentialNamesIn, credentialRules } from '../contracts/provider-credentials.ts';
 import { Credentials } from './credentials.ts';
 
 export interface GatewayTimeouts {
@@ -54,8 +49,8 @@ export function readGatewayConfig(env: Environment = takeEnvironment()): Gateway
   return {
     upstreams: upstreamsOf(env),
     scripted: env['LONGHAUL_SCRIPTED'] === '1',
-    configFile: env[CONFIG_FILE_VARIABLE] === '' ? undefined : env[CONFIG_FILE_VARIABLE],
-    credentials: new Credentials(new Map(set), credentialRules(env)),
+    configFile: isSet(env['LONGHAUL_GATEWAY_CONFIG']) ? env['LONGHAUL_GATEWAY_CONFIG'] : undefined,
+    credentials: new Credentials(new Map(set), credentialRules(env, env['LONGHAUL_GATEWAY_CREDENTIALS'])),
     routeHosts: (env['LONGHAUL_GATEWAY_HOSTS'] ?? '')
       .split(',')
       .map((host) => host.trim())
@@ -76,11 +71,11 @@ export function readGatewayConfig(env: Environment = takeEnvironment()): Gateway
  * out of it: from here on they are in the gateway's memory, and no child process inherits them.
  */
 function takeEnvironment(): Environment {
-  taken ??= { ...process.env, ...readHandedOver(process.env[CREDENTIALS_FD_VARIABLE]) };
+  taken ??= { ...process.env, ...readHandedOver(process.env['LONGHAUL_CREDENTIALS_FD']) };
   const names = [
-    ...credentialRules(taken).map((rule) => rule.name),
-    ...credentialNamesIn(textOfFile(taken[CONFIG_FILE_VARIABLE])),
-    CREDENTIALS_FD_VARIABLE,
+    ...credentialRules(taken, taken['LONGHAUL_GATEWAY_CREDENTIALS']).map((rule) => rule.name),
+    ...credentialNamesIn(textOfFile(taken['LONGHAUL_GATEWAY_CONFIG'])),
+    'LONGHAUL_CREDENTIALS_FD',
   ];
   for (const name of names) delete process.env[name];
   return taken;

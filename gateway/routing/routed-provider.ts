@@ -45,7 +45,7 @@ export class RoutedProvider implements Provider {
 
   only(deployment: string | null): Provider | undefined {
     const { asked } = this.#options;
-    const [one] = asked.route.deployments.filter(({ id }) => id === deployment);
+    const one = asked.route.deployments.find(({ id }) => id === deployment);
     if (one === undefined) return undefined;
     const route = { ...asked.route, deployments: [one], fallbacks: {} };
     const pinned = { deployment: one, model: one.model };
