@@ -113,7 +113,8 @@ function upstreamsOf(env: Environment): ModelRouteSpec[] {
       routes.push({ name, deployments: [{ ...deployment, model }] });
     }
   };
-  const { ANTHROPIC_BASE_URL: anthropicUrl, OPENAI_BASE_URL: openaiUrl } = env;
+  const anthropicUrl = env['ANTHROPIC_BASE_URL'];
+  const openaiUrl = env['OPENAI_BASE_URL'];
   if (isSet(anthropicUrl) || isSet(env['ANTHROPIC_API_KEY'])) {
     const key = isSet(env['ANTHROPIC_API_KEY']) ? { api_key: 'env:ANTHROPIC_API_KEY' } : {};
     add(['claude-*', 'anthropic/*'], { provider: 'anthropic', model: '', ...baseOf(anthropicUrl), ...key });
