@@ -25,10 +25,11 @@ export async function parseRouteFile(text: string, variable: (name: string) => s
   // Loaded here: a gateway without a file needs neither.
   const [{ parse }, { gatewayFile }] = await Promise.all([import('yaml'), import('../../contracts/model-routes.ts')]);
   const value: unknown = parse(text);
+  if (value === null || value === undefined) throw new LonghaulError('setup_required', 'it is empty');
   const isLitellm = isLitellmConfig(value);
   const imported = isLitellm
     ? importLitellm(value, variable)
-    : { file: value ?? {}, taken: [], ignored: [], masterKeyVariable: undefined };
+    : { file: value, taken: [], ignored: [], masterKeyVariable: undefined };
   const parsed = gatewayFile.safeParse(imported.file);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];

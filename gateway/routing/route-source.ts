@@ -27,6 +27,8 @@ interface SourceDeps {
 
 const POLL_MS = 5_000;
 const RECONNECT_MS = 1_000;
+/** A file that stays the same for this long has been written. */
+const WRITING_MS = 100;
 /** The first requests wait this long at most for routes of a database that does not answer. */
 const FIRST_READ_MS = 3_000;
 
@@ -84,8 +86,7 @@ export class RouteSource {
     const { config, logger } = this.#deps;
     if (config.configFile === undefined) return false;
     try {
-      const { mtimeMs, size } = await stat(config.configFile);
-      const mark = `${mtimeMs}/${size}`;
+      const mark = await this.#settledMark(config.configFile);
       if (mark === this.#fileMark) return false;
       this.#fileMark = mark;
       const { readRouteFile } = await import('./route-file.ts');
@@ -101,6 +102,18 @@ export class RouteSource {
       this.#fileProblem = problem;
       return false;
     }
+  }
+
+  /** The mark of a file nobody is just writing: half a file can look like a whole one with less in it. */
+  async #settledMark(file: string): Promise<string> {
+    let mark = await markOf(file);
+    while (mark !== this.#fileMark && this.#fileMark !== '' && !this.#stopping.signal.aborted) {
+      await pause(WRITING_MS, this.#stopping.signal);
+      const again = await markOf(file);
+      if (again === mark) break;
+      mark = again;
+    }
+    return mark;
   }
 
   /** Clients of LiteLLM go on with the key they have. Only its hash is stored, as of every key. */
@@ -187,6 +200,11 @@ export class RouteSource {
       if (!signal.aborted) await this.#refresh();
     }
   }
+}
+
+async function markOf(file: string): Promise<string> {
+  const { mtimeMs, size } = await stat(file);
+  return `${mtimeMs}/${size}`;
 }
 
 async function pause(waitMs: number, signal: AbortSignal): Promise<void> {
