@@ -12,6 +12,10 @@ export class AnswerKeeper {
     return {
       name: provider.name,
       start: (request, sink) => provider.start(request, this.#overheard(request, sink)),
+      only: (deployment) => {
+        const one = provider.only?.(deployment);
+        return one && this.watch(one);
+      },
       close: () => provider.close(),
     };
   }
