@@ -1,4 +1,6 @@
+import { execFile } from 'node:child_process';
 import { createServer } from 'node:http';
+import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readGatewayConfig } from '../../gateway/config.ts';
 import { createGateway, type Gateway } from '../../gateway/server.ts';
@@ -21,6 +23,7 @@ import {
   type TestBed,
 } from './support.ts';
 
+const run = promisify(execFile);
 const SECRET_PROMPT = 'the-quick-brown-prompt';
 const VARIABLES = [
   'LONGHAUL_TRACE_OPENINFERENCE',
@@ -365,9 +368,35 @@ describe('traces of model calls', () => {
     expect(collector.spans().length).toBeGreaterThan(0);
   });
 
-  it('is off, and loads nothing, without an endpoint', async () => {
-    const { tracing } = await start({ OTEL_EXPORTER_OTLP_ENDPOINT: '' });
+  it.each([
+    ['', false],
+    ['http://127.0.0.1:9', true],
+  ])('loads OpenTelemetry only when there is an endpoint: %j', async (endpoint, isLoaded) => {
+    const tracing = new URL('../../dist/telemetry/tracing.js', import.meta.url).href;
+    // The modules a process has loaded are listed by Node itself.
+    const script = `
+      import { Module } from 'node:module';
+      const { createTracing } = await import(${JSON.stringify(tracing)});
+      const tracing = await createTracing('test', { warn() {} });
+      const loaded = Object.keys(Module._cache).filter((file) => file.includes('@opentelemetry'));
+      console.log(JSON.stringify([tracing.isOn, loaded.length > 0]));
+      process.exit(0);`;
+    const env = { ...process.env, OTEL_EXPORTER_OTLP_ENDPOINT: endpoint };
+    const { stdout } = await run(process.execPath, ['--input-type=module', '-e', script], { env });
+    expect(JSON.parse(stdout)).toEqual([isLoaded, isLoaded]);
+  });
+
+  it.each([
+    [{ OTEL_SDK_DISABLED: 'true' }],
+    [{ OTEL_TRACES_EXPORTER: 'none' }],
+    [{ OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }],
+    [{ OTEL_EXPORTER_OTLP_ENDPOINT: 'no url' }],
+  ])('is off with %j, and calls are as ever', async (env) => {
+    const { url, tracing } = await start(env);
+    for (const name of Object.keys(env)) Reflect.deleteProperty(process.env, name);
     expect(tracing.isOn).toBe(false);
+    const key = await mintKey(bed.pool);
+    expect((await post(`${url}/v1/messages`, key, messagesRequest('hi'))).status).toBe(200);
   });
 
   it('a sampler of the standard variables keeps whole sessions or none', async () => {

@@ -18,7 +18,7 @@ describe('the workflow bundle', () => {
       },
     });
     expect(code.length).toBeLessThan(1_850_000);
-    expect(code).not.toMatch(/node_modules\/(zod|pg|pino|undici|express)\//);
+    expect(code).not.toMatch(/node_modules\/(zod|pg|pino|undici|express|@opentelemetry)\//);
     expect(code).toContain('workflows/session/session.ts');
   });
 });
