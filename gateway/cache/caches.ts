@@ -124,9 +124,10 @@ export class Caches {
     return {
       ...request,
       onUsage: (usage) => {
-        if (couldBeCached(request, usage)) {
-          this.#rates.looked('prompt', request.caller.attribution, usage.cacheReadTokens > 0);
-        }
+        if (!couldBeCached(request, usage)) return;
+        this.#rates.looked('prompt', request.caller.attribution, usage.cacheReadTokens > 0);
+        const isUsed = usage.cacheReadTokens + usage.cacheWrite5mTokens + usage.cacheWrite1hTokens > 0;
+        if (!isUsed && request.protocol === 'messages') this.#watch.ignored(request);
       },
     };
   }

@@ -6,6 +6,7 @@ export class CacheMetrics {
   readonly #lookups: Counter<'layer' | 'result'>;
   readonly #prefixChanges: Counter;
   readonly #belowMinimum: Counter;
+  readonly #ignored: Counter;
   readonly #drops: Counter<'layer'>;
 
   constructor(registry: Registry = new Registry()) {
@@ -26,6 +27,11 @@ export class CacheMetrics {
       help: 'Calls whose static prefix is too short for the model to be cached',
       registers,
     });
+    this.#ignored = new Counter({
+      name: 'longhaul_prompt_breakpoints_ignored_total',
+      help: 'Calls with breakpoints and a long enough prompt of which the provider neither read nor cached anything',
+      registers,
+    });
     this.#drops = new Counter({
       name: 'longhaul_cache_hit_rate_drops_total',
       help: 'Times the hit rate of an agent version fell below its own average, by layer',
@@ -44,6 +50,10 @@ export class CacheMetrics {
 
   prefixBelowMinimum(): void {
     this.#belowMinimum.inc();
+  }
+
+  breakpointsIgnored(): void {
+    this.#ignored.inc();
   }
 
   dropped(layer: CacheLayer): void {

@@ -41,6 +41,15 @@ export class PrefixWatch {
     this.#writing.add(writing);
   }
 
+  /** A provider that was given breakpoints in a prompt that is long enough, and did nothing with them. */
+  ignored({ caller, model }: { caller: Caller; model: string }): void {
+    const { agentId, agentVersion, keyId } = caller.attribution;
+    const place = `${agentId ?? keyId}/${agentVersion ?? 0}/${model}`;
+    this.#deps.metrics.breakpointsIgnored();
+    if (!remember(this.#warned, `${place}/ignored`)) return;
+    this.#deps.logger.warn({ place, model }, 'the provider caches nothing of a prompt with breakpoints');
+  }
+
   /** Resolves when everything seen so far is recorded. */
   async settled(): Promise<void> {
     await Promise.all(this.#writing);

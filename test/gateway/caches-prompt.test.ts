@@ -194,6 +194,23 @@ describe('the static prefix', () => {
     expect((await ask(key, request({ model: 'claude-opus-5-5' }))).headers.get('x-longhaul-cache-warning')).toBeNull();
   });
 
+  it('that is long enough and still not cached is told once in the log', async () => {
+    const { key } = await agentWith(AUTO);
+    const before = await count('longhaul_prompt_breakpoints_ignored_total');
+    for (const usage of [
+      { input_tokens: 9_000 },
+      { input_tokens: 9_000 },
+      { input_tokens: 9_000, cache_read_input_tokens: 1 },
+    ]) {
+      answers(usage);
+      await ask(key, request());
+    }
+    expect(await count('longhaul_prompt_breakpoints_ignored_total')).toBe(before + 2);
+    expect(logged.filter(({ msg }) => msg === 'the provider caches nothing of a prompt with breakpoints')).toHaveLength(
+      1,
+    );
+  });
+
   it('is remembered, and a change within a version is told once', async () => {
     const { key, agentId, sessionId } = await agentWith(AUTO);
     const changes = await count('longhaul_prompt_prefix_changes_total');
