@@ -6,10 +6,11 @@ import { errorBody, errorHeaders, originalHeaders, type Protocol, type ProtocolE
 /** The whole body; refuses one that is larger than a model request may be. */
 export function readBody(req: IncomingMessage): Promise<Buffer> {
   const limit = LIMITS.gatewayBodyBytes;
-  const tooLarge = new LonghaulError('request_too_large', `a request may have at most ${limit} bytes`);
+  // Errors are made when they happen: a stack trace for each good request would be most of its cost here.
+  const tooLarge = (): Error => new LonghaulError('request_too_large', `a request may have at most ${limit} bytes`);
   if (Number(req.headers['content-length'] ?? 0) > limit) {
     req.resume();
-    return Promise.reject(tooLarge);
+    return Promise.reject(tooLarge());
   }
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -19,12 +20,14 @@ export function readBody(req: IncomingMessage): Promise<Buffer> {
       if (sizeBytes > limit) {
         // The rest is read and dropped: a caller that still sends would not see the answer of a closed connection.
         chunks.length = 0;
-        reject(tooLarge);
+        reject(tooLarge());
       } else chunks.push(chunk);
     });
     req.on('end', () => resolve(chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)));
     req.on('error', reject);
-    req.on('close', () => reject(new Error('the caller went away')));
+    req.on('close', () => {
+      if (!req.readableEnded) reject(new Error('the caller went away'));
+    });
   });
 }
 

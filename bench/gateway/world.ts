@@ -11,6 +11,7 @@ import { waitUntil } from '../../cli/stack/wait.ts';
 import { createDatabase } from '../../db/databases.ts';
 import { migrate } from '../../db/migrate.ts';
 import { createPool, type Pool } from '../../db/pool.ts';
+import { insertBudget } from '../../db/queries/budgets.ts';
 import { mintVirtualKey } from '../../db/queries/virtual-keys.ts';
 
 /** A gateway, its Postgres and a provider double, each in a process of its own. */
@@ -83,6 +84,30 @@ async function startGateway(
   return { child, url };
 }
 
+/** Every call is paid from three pools with hard limits that are never reached. */
+async function makePools(pool: Pool): Promise<void> {
+  const scopes = [
+    ['org', '*', 'month'],
+    ['team', TEAM.teamId, 'day'],
+    ['user', TEAM.userId, 'total'],
+  ] as const;
+  for (const [scopeKind, scopeId, period] of scopes) {
+    await insertBudget(pool, {
+      name: scopeKind,
+      teamId: TEAM.teamId,
+      scopeKind,
+      scopeId,
+      period,
+      hardLimitMicros: 1e12,
+      softLimitMicros: null,
+      thresholds: [50, 80, 100],
+      degradeTo: null,
+      degradeAtPercent: null,
+      createdBy: TEAM.userId,
+    });
+  }
+}
+
 /** Starts all of it with budgets, ledger and tracing on; with `profileDir` the gateway leaves a CPU profile there. */
 export async function openWorld(profileDir?: string): Promise<World> {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-bench-'));
@@ -99,6 +124,7 @@ export async function openWorld(profileDir?: string): Promise<World> {
     const upstream = await startUpstream();
     running.push([upstream.child, 'SIGKILL']);
     pool = createPool({ databaseUrl: postgres.url, applicationName: 'bench' });
+    await makePools(pool);
     const { key } = await mintVirtualKey(pool, { ...TEAM, maxParallel: 1_000 });
     const env = {
       DATABASE_URL: postgres.url,
