@@ -203,6 +203,12 @@ export const ERROR_CATALOGUE = {
     retryable: false,
     next: 'The model provider refused the request; read its message.',
   },
+  conversation_too_long: {
+    status: 400,
+    type: 'invalid_request_error',
+    retryable: false,
+    next: 'Send the next message with a model of a larger context, or go on in a new session.',
+  },
   provider_auth: {
     status: 502,
     type: 'api_error',

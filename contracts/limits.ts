@@ -43,6 +43,15 @@ export const LIMITS = {
   sandboxOutageMs: 15 * 60_000,
   toolCallsPerStep: 20,
 
+  /** Prompt */
+  messageShownBytes: 100_000,
+  messageShownHeadBytes: 40_000,
+  messageShownTailBytes: 40_000,
+  promptCutBytes: 480_000,
+  promptKeptBytes: 240_000,
+  promptBytes: 4 * 1024 * 1024,
+  promptSteps: 20_000,
+
   /** Tools */
   toolTimeoutMs: 120_000,
   toolTimeoutMaxMs: 3_600_000,

@@ -19,7 +19,8 @@ export type StopReasonType =
   | 'interrupted'
   | 'max_steps'
   | 'max_tokens'
-  | 'turn_timeout';
+  | 'turn_timeout'
+  | 'context_full';
 
 /** `event_ids` are the events a client must answer; present for `requires_action` only. */
 export interface StopReason {

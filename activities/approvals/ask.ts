@@ -4,7 +4,7 @@ import type { Queryable } from '../../db/pool.ts';
 import { insertApproval } from '../../db/queries/approvals.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import type { EffectDraft, EffectRow } from '../../db/queries/effects.ts';
-import { listEffects } from '../../db/queries/effects.ts';
+import { listFilesRead } from '../../db/queries/effects.ts';
 import { currentSandbox } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -44,7 +44,10 @@ export async function askHuman(tx: Queryable, ask: Ask): Promise<{ approvalId: s
   const { session, effect } = ask;
   const ttlMs = Math.min(session.limits.approval_ttl_ms ?? LIMITS.approvalTtlMs, LIMITS.approvalTtlMaxMs);
   const expiresAt = new Date(Date.now() + ttlMs);
-  const [sandbox, earlier] = await Promise.all([currentSandbox(tx, session.id), listEffects(tx, session.id)]);
+  const [sandbox, filesRead] = await Promise.all([
+    currentSandbox(tx, session.id),
+    listFilesRead(tx, session.id, FILES_SHOWN),
+  ]);
   const preview = previewOf(effect.tool, effect.input);
   const shown: ApprovalShown = {
     kind: ask.kind,
@@ -55,7 +58,7 @@ export async function askHuman(tx: Queryable, ask: Ask): Promise<{ approvalId: s
     preview_truncated: preview.truncated,
     sandbox: { id: sandbox?.id ?? null, ...ask.sandbox },
     credentials: [],
-    files_read: filesRead(earlier),
+    files_read: filesRead,
     hosts_touched: [],
     agent: { id: session.agentId, version: session.agentVersion, name: session.agent.name },
     session_id: session.id,
@@ -90,13 +93,4 @@ export async function askHuman(tx: Queryable, ask: Ask): Promise<{ approvalId: s
     },
   ]);
   return { approvalId: row.id, expiresAtMs: row.expiresAt.getTime() };
-}
-
-function filesRead(effects: EffectRow[]): string[] {
-  const paths = effects.flatMap((effect) => {
-    const path =
-      effect.tool === 'read' ? effect.input['file_path'] : effect.tool === 'grep' ? effect.input['path'] : undefined;
-    return typeof path === 'string' && effect.state === 'succeeded' ? [path] : [];
-  });
-  return [...new Set(paths)].slice(-FILES_SHOWN);
 }

@@ -2,7 +2,9 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { ToolContext } from './outcome.ts';
 
 /** Where whole results of tool calls are kept, inside the sandbox. */
-const OUTPUT_FOLDER = '/workspace/.longhaul/outputs';
+export const OUTPUT_FOLDER = '/workspace/.longhaul/outputs';
+/** Where whole messages are kept. */
+export const INPUT_FOLDER = '/workspace/.longhaul/inputs';
 
 /**
  * Text for the model: the whole of a small result; head, tail and a pointer to a workspace file of a large one, so that
@@ -13,10 +15,24 @@ export async function shorten(context: ToolContext, output: Uint8Array): Promise
   // The same content whoever writes it and when: a repeated effect has another id.
   const path = `${OUTPUT_FOLDER}/${context.execId}.txt`;
   await context.lease.provider.writeFile(context.lease.ref, path, output, context.signal);
-  const head = decode(output.subarray(0, LIMITS.toolOutputHeadBytes));
-  const tail = decode(output.subarray(output.length - LIMITS.toolOutputTailBytes));
-  const cut = output.length - LIMITS.toolOutputHeadBytes - LIMITS.toolOutputTailBytes;
-  return `${head}\n[… ${cut} bytes left out; all ${output.length} bytes are in ${path} …]\n${tail}`;
+  const kept = { headBytes: LIMITS.toolOutputHeadBytes, tailBytes: LIMITS.toolOutputTailBytes };
+  return excerpt(output, kept, path);
+}
+
+/** Head and tail, and between them what is missing and where the whole is, if anywhere. */
+export function excerpt(
+  whole: Uint8Array,
+  { headBytes, tailBytes }: { headBytes: number; tailBytes: number },
+  path: string | undefined,
+): string {
+  const head = decode(whole.subarray(0, headBytes));
+  const tail = decode(whole.subarray(whole.length - tailBytes));
+  const cut = whole.length - headBytes - tailBytes;
+  const missing =
+    path === undefined
+      ? `${cut} of ${whole.length} bytes are left out`
+      : `${cut} bytes left out; all ${whole.length} bytes are in ${path}`;
+  return `${head}\n[… ${missing} …]\n${tail}`;
 }
 
 /** Bytes that are no UTF-8 become replacement characters; NUL, which Postgres text cannot hold, too. */

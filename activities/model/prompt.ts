@@ -1,11 +1,12 @@
 import type { AgentDefinition, ContentBlock } from '../../contracts/definitions.ts';
 import type { Queryable } from '../../db/pool.ts';
-import type { EffectRow } from '../../db/queries/effects.ts';
-import { listEffects } from '../../db/queries/effects.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import type { Conversation, ResultRow } from '../../db/queries/conversation.ts';
+import { readConversation, readOutline } from '../../db/queries/conversation.ts';
 import type { AssistantBlock } from '../../db/queries/turns.ts';
-import { readConversation } from '../../db/queries/turns.ts';
+import { firstKept, LEFT_OUT, SHORT_RESULT_BYTES } from './cut.ts';
 import type { ToolDefinition } from './tools.ts';
-import { toolDefinitions } from './tools.ts';
+import { hasHands, toolDefinitions } from './tools.ts';
 
 export type PromptMessage =
   { role: 'user'; content: (ContentBlock | ToolResultBlock)[] } | { role: 'assistant'; content: AssistantBlock[] };
@@ -29,52 +30,61 @@ export interface Prompt {
 const WORKSPACE_NOTE =
   'Your tools run in an isolated sandbox without network access unless the environment allows it. Files under /workspace are kept for the whole session.';
 
-/** The prompt of the next step, from the record alone: any worker builds the same one. */
+/** The prompt of the next step, from the record alone: any worker builds the same one. Throws `conversation_too_long`. */
 export async function buildPrompt(db: Queryable, sessionId: string, agent: AgentDefinition): Promise<Prompt> {
-  const [conversation, effects] = await Promise.all([readConversation(db, sessionId), listEffects(db, sessionId)]);
-  const tools = toolDefinitions(agent);
-  const hasHands = tools.some((tool) => tool.name === 'bash' || tool.name === 'read' || tool.name === 'write');
-  const byStep = groupByStep(effects);
-  const messages: PromptMessage[] = [];
-  const turns = new Set([...conversation.users, ...conversation.steps].map((row) => row.turn));
-  for (const turn of [...turns].sort((a, b) => a - b)) {
-    for (const user of conversation.users.filter((row) => row.turn === turn)) {
-      messages.push({ role: 'user', content: user.content });
-    }
-    for (const step of conversation.steps.filter((row) => row.turn === turn)) {
-      if (step.content.length > 0) messages.push({ role: 'assistant', content: step.content });
-      const results = (byStep.get(`${turn}/${step.step}`) ?? []).map(toolResult);
-      if (results.length > 0) messages.push({ role: 'user', content: results });
-    }
-  }
+  const shortBytes = SHORT_RESULT_BYTES;
+  // Sizes first: what is too much is never loaded.
+  const outline = await readOutline(db, sessionId, { shortBytes, limit: LIMITS.promptSteps + 1 });
+  const conversation = await readConversation(db, sessionId, { from: firstKept(outline), shortBytes });
   return {
-    tools,
-    system: [agent.system ?? '', hasHands ? WORKSPACE_NOTE : ''].filter((part) => part !== '').join('\n\n'),
+    tools: toolDefinitions(agent),
+    system: [agent.system ?? '', hasHands(agent) ? WORKSPACE_NOTE : ''].filter((part) => part !== '').join('\n\n'),
     skills: agent.skills,
-    messages: mergeNeighbours(messages),
+    messages: mergeNeighbours(messagesOf(conversation)),
   };
 }
 
-function groupByStep(effects: EffectRow[]): Map<string, EffectRow[]> {
-  const groups = new Map<string, EffectRow[]>();
-  for (const effect of effects) {
-    const key = `${effect.turn}/${effect.step}`;
-    groups.set(key, [...(groups.get(key) ?? []), effect]);
+function messagesOf({ users, steps, results }: Conversation): PromptMessage[] {
+  const messages: PromptMessage[] = [];
+  const usersOf = groupBy(users, (user) => user.turn);
+  const stepsOf = groupBy(steps, (step) => step.turn);
+  const resultsOf = groupBy(results, ({ turn, step }) => `${turn}/${step}`);
+  for (const turn of [...new Set([...usersOf.keys(), ...stepsOf.keys()])].toSorted((a, b) => a - b)) {
+    for (const { content } of usersOf.get(turn) ?? []) messages.push({ role: 'user', content });
+    for (const { step, content } of stepsOf.get(turn) ?? []) {
+      if (content.length > 0) messages.push({ role: 'assistant', content });
+      const blocks = (resultsOf.get(`${turn}/${step}`) ?? []).map(toolResult);
+      if (blocks.length > 0) messages.push({ role: 'user', content: blocks });
+    }
+  }
+  return messages;
+}
+
+function groupBy<Key, Row>(rows: Row[], keyOf: (row: Row) => Key): Map<Key, Row[]> {
+  const groups = new Map<Key, Row[]>();
+  for (const row of rows) {
+    const group = groups.get(keyOf(row));
+    if (group === undefined) groups.set(keyOf(row), [row]);
+    else group.push(row);
   }
   return groups;
 }
 
 /** Every call the model made gets a result; one that never ended says so instead of vanishing. */
-function toolResult(effect: EffectRow): ToolResultBlock {
-  const ended = effect.state === 'succeeded' || effect.state === 'failed' || effect.state === 'denied';
-  const content = ended ? (effect.result?.content ?? []) : [];
+function toolResult(result: ResultRow): ToolResultBlock {
+  const ended = result.state === 'succeeded' || result.state === 'failed' || result.state === 'denied';
   return {
     type: 'tool_result',
-    tool_use_id: effect.toolUseId,
-    content:
-      content.length > 0 ? content : [{ type: 'text', text: ended ? '(no output)' : 'The call was interrupted.' }],
-    is_error: ended ? (effect.isError ?? false) : true,
+    tool_use_id: result.toolUseId,
+    content: contentOf(result, ended),
+    is_error: ended ? (result.isError ?? false) : true,
   };
+}
+
+function contentOf({ content, leftOut }: ResultRow, ended: boolean): ContentBlock[] {
+  if (!ended) return [{ type: 'text', text: 'The call was interrupted.' }];
+  if (leftOut) return [{ type: 'text', text: LEFT_OUT }];
+  return content === null || content.length === 0 ? [{ type: 'text', text: '(no output)' }] : content;
 }
 
 /** Providers want roles to alternate: messages sent while the agent was interrupted join their neighbour. */

@@ -16,9 +16,11 @@ import { inWords, noteOutage } from '../outage.ts';
 import { closeStaleTurns, recordTurnEnd } from '../../db/queries/turn-end.ts';
 import { modelStartId, placeOf, textEventIds } from './answer.ts';
 import { callModel, cancelModelCall } from './gateway-client.ts';
+import { asContextError } from './cut.ts';
 import { LivePublisher } from './live-text.ts';
 import { buildPrompt } from './prompt.ts';
 import { recordAnswer, recordedResult } from './record.ts';
+import { recordShown } from './shown.ts';
 import { turnContext } from './trace-context.ts';
 import { storable } from './storable.ts';
 import type { SessionKeys } from './session-keys.ts';
@@ -35,6 +37,7 @@ export async function modelStep(deps: ActivityDeps, keys: SessionKeys, args: Mod
     if (model === undefined) return recordedResult(deps.pool, args);
     let answer: ModelAnswer;
     try {
+      await recordShown(deps, session, signal);
       answer = await ask(deps, keys, session, args, model, signal);
     } catch (error) {
       if (signal.aborted || !(error instanceof LonghaulError)) throw error;
@@ -116,7 +119,8 @@ async function ask(
 }
 
 /** Provider trouble: told once per step while it lasts; final refusals end the turn with a reason. */
-async function onModelError(deps: ActivityDeps, args: ModelStepArgs, error: LonghaulError): Promise<ModelStepResult> {
+async function onModelError(deps: ActivityDeps, args: ModelStepArgs, given: LonghaulError): Promise<ModelStepResult> {
+  const error = asContextError(given);
   const retryable = error.retryable || error.code === 'invalid_api_key';
   const awayMs = retryable ? await noteOutage(deps.pool, args.sessionId, `step/${args.turn}/${args.step}`) : 0;
   const passing = retryable && awayMs < (args.modelOutageMs ?? LIMITS.modelOutageMs);
@@ -147,6 +151,7 @@ async function onModelError(deps: ActivityDeps, args: ModelStepArgs, error: Long
       ...(error.retryAfterMs === undefined ? {} : { nextRetryDelay: error.retryAfterMs }),
     });
   }
+  if (error.code === 'conversation_too_long') return endTurn(deps, args, 'context_full', error.message);
   const after = retryable ? ` (tried for ${inWords(awayMs)})` : '';
   return endTurn(deps, args, 'retries_exhausted', `${error.code}: ${error.message}${after}`);
 }
@@ -154,7 +159,7 @@ async function onModelError(deps: ActivityDeps, args: ModelStepArgs, error: Long
 async function endTurn(
   deps: ActivityDeps,
   args: ModelStepArgs,
-  stopReason: 'budget_reached' | 'retries_exhausted',
+  stopReason: 'budget_reached' | 'retries_exhausted' | 'context_full',
   reason: string,
 ): Promise<ModelStepResult> {
   const state = stopReason === 'budget_reached' ? 'completed' : 'failed';

@@ -102,6 +102,12 @@ export function isEnabled(toolset: AgentToolset, name: BuiltinToolName): boolean
   return name === 'web_fetch' ? false : toolset.default_config.enabled;
 }
 
+/** True when the agent can look into its workspace. */
+export function hasHands(agent: AgentDefinition): boolean {
+  const toolset = toolsetOf(agent);
+  return toolset !== undefined && (['bash', 'read', 'write'] as const).some((name) => isEnabled(toolset, name));
+}
+
 /** The agent's tools in an order that never changes, so that provider caches hold: built-in by name, then custom. */
 export function toolDefinitions(agent: AgentDefinition): ToolDefinition[] {
   const toolset = toolsetOf(agent);

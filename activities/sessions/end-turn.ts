@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { withTransaction } from '../../db/pool.ts';
-import { listEffects } from '../../db/queries/effects.ts';
+import { listStarted } from '../../db/queries/effects.ts';
 import { endInputs } from '../../db/queries/inputs.ts';
 import { listRunningCalls } from '../../db/queries/model-calls.ts';
 import { getSandbox } from '../../db/queries/sandboxes.ts';
@@ -45,9 +45,7 @@ async function stopModelCalls(deps: ActivityDeps, keys: SessionKeys, sessionId: 
 }
 
 async function stopCommands(deps: ActivityDeps, sessionId: string, turn: number): Promise<void> {
-  const effects = await listEffects(deps.pool, sessionId);
-  for (const effect of effects) {
-    if (effect.turn !== turn || effect.state !== 'started' || effect.sandboxId === null) continue;
+  for (const effect of await listStarted(deps.pool, sessionId, turn)) {
     const sandbox = await getSandbox(deps.pool, effect.sandboxId);
     if (sandbox === undefined || sandbox.ref === null || sandbox.state === 'destroyed') continue;
     const provider = deps.sandboxProvider(sandbox.provider);

@@ -1,4 +1,5 @@
 import type { ContentBlock } from '../../contracts/definitions.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import type { EffectState, PolicyVerdict } from '../../contracts/states.ts';
 import { EFFECT_MOVES } from '../../contracts/states.ts';
 import type { Queryable } from '../pool.ts';
@@ -73,18 +74,49 @@ export async function getEffect(db: Queryable, effectId: string): Promise<Effect
   return toCamel<EffectRow>(requireRow<object>(result.rows[0] as object | undefined, `effect ${effectId}`));
 }
 
-/** Effects of a session, in order; of one step when given. */
+/** Effects of one step, in order. */
 export async function listEffects(
   db: Queryable,
   sessionId: string,
-  at?: { turn: number; step: number },
+  at: { turn: number; step: number },
 ): Promise<EffectRow[]> {
   const result = await db.query(
-    `SELECT ${COLUMNS} FROM effects
-     WHERE session_id = $1 AND ($2::int IS NULL OR (turn = $2 AND step = $3)) ORDER BY turn, step, position`,
-    [sessionId, at?.turn ?? null, at?.step ?? null],
+    `SELECT ${COLUMNS} FROM effects WHERE session_id = $1 AND turn = $2 AND step = $3 ORDER BY position`,
+    [sessionId, at.turn, at.step],
   );
   return result.rows.map((row) => toCamel<EffectRow>(row as object));
+}
+
+/** A command that has begun and not ended, as far as the ledger knows. */
+export interface StartedEffect {
+  id: string;
+  tool: string;
+  generation: number;
+  sandboxId: string;
+}
+
+/** Effects of a turn that run in a sandbox, at most as many as a step may have. */
+export async function listStarted(db: Queryable, sessionId: string, turn: number): Promise<StartedEffect[]> {
+  const result = await db.query(
+    `SELECT id, tool, generation, sandbox_id FROM effects
+     WHERE session_id = $1 AND turn = $2 AND state = 'started' AND sandbox_id IS NOT NULL ORDER BY step, position LIMIT $3`,
+    [sessionId, turn, LIMITS.toolCallsPerStep],
+  );
+  return result.rows.map((row) => toCamel<StartedEffect>(row as object));
+}
+
+/** The last `limit` paths that a session has read or searched, oldest first, each once. */
+export async function listFilesRead(db: Queryable, sessionId: string, limit: number): Promise<string[]> {
+  const result = await db.query<{ path: string }>(
+    `SELECT path FROM (
+       SELECT DISTINCT ON (path) path, turn, step, position FROM (
+         SELECT CASE tool WHEN 'read' THEN input->>'file_path' ELSE input->>'path' END AS path, turn, step, position
+         FROM effects WHERE session_id = $1 AND tool IN ('read', 'grep') AND state = 'succeeded'
+       ) AS reads WHERE path IS NOT NULL ORDER BY path, turn, step, position
+     ) AS paths ORDER BY turn DESC, step DESC, position DESC LIMIT $2`,
+    [sessionId, limit],
+  );
+  return result.rows.map(({ path }) => path).toReversed();
 }
 
 interface EffectChange {

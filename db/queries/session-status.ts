@@ -120,6 +120,7 @@ function clientStopReason(reason: StopReason): Record<string, unknown> {
       return { type: 'end_turn', detail: reason.type };
     case 'max_steps':
     case 'turn_timeout':
+    case 'context_full':
       return { type: 'retries_exhausted', detail: reason.type };
   }
 }

@@ -1,4 +1,4 @@
-import type { ContentBlock, Usage } from '../../contracts/definitions.ts';
+import type { Usage } from '../../contracts/definitions.ts';
 import type { StopReason, StopReasonType, TurnState } from '../../contracts/states.ts';
 import type { Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
@@ -104,28 +104,4 @@ export async function insertStep(tx: Queryable, sessionId: string, row: StepRow)
     [sessionId, row.turn, row.step, row.model, row.stopReason, JSON.stringify(row.content), JSON.stringify(row.usage)],
   );
   return inserted.rowCount !== 0;
-}
-
-export interface UserTurnContent {
-  turn: number;
-  content: ContentBlock[];
-}
-
-/** All a prompt is made of, oldest first: user messages by turn, and steps. */
-export async function readConversation(
-  db: Queryable,
-  sessionId: string,
-): Promise<{ users: UserTurnContent[]; steps: StepRow[] }> {
-  const [users, steps] = await Promise.all([
-    db.query<{ turn: number; content: ContentBlock[] }>(
-      `SELECT i.turn, e.payload->'content' AS content FROM inputs i JOIN events e ON e.id = i.event_id
-       WHERE i.session_id = $1 AND i.kind = 'message' AND i.turn IS NOT NULL ORDER BY i.turn, e.seq`,
-      [sessionId],
-    ),
-    db.query(
-      `SELECT turn, step, model, stop_reason, content, usage FROM steps WHERE session_id = $1 ORDER BY turn, step`,
-      [sessionId],
-    ),
-  ]);
-  return { users: users.rows, steps: steps.rows.map((row) => toCamel<StepRow>(row as object)) };
 }

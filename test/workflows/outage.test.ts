@@ -9,19 +9,19 @@ import { createSession, listAcceptedInputs, markWorkflowStarted, sessionArgs } f
 import { sessionWorkflowId } from '../../workflows/ids.ts';
 import { inputMessage, sessionStart } from '../../workflows/start.ts';
 import { makeAgent, testApi, type TestApi } from '../api/support.ts';
+import { BED_PATIENCE_MS, BedDriver, toolset } from '../support/bed-driver.ts';
 import { bash, scriptMessage, type ScriptStep } from '../support/session-driver.ts';
-import { eventually } from '../support/stack.ts';
 import { workerBed, type WorkerBed } from '../support/worker.ts';
 
 const OUTAGE_MS = 6_000;
-/** Generous: the machine may be busy. */
-const PATIENCE_MS = 120_000;
 
 let api: TestApi;
 let bed: WorkerBed;
+let driver: BedDriver;
 beforeAll(async () => {
   api = await testApi();
   bed = await workerBed(api);
+  driver = new BedDriver(api);
 });
 afterEach(() => bed.stop());
 afterAll(async () => {
@@ -31,8 +31,7 @@ afterAll(async () => {
 
 /** A session that plays `steps`, as the api would start it, but with a model outage of seconds. */
 async function open(steps: ScriptStep[]): Promise<string> {
-  const toolset = { type: 'agent_toolset_20260401', default_config: { permission_policy: { type: 'always_allow' } } };
-  const made = await makeAgent(api, { tools: [toolset] });
+  const made = await makeAgent(api, { tools: [toolset('always_allow')] });
   const [agent, environment] = [
     await getAgent(api.pool, 'team-a', made.agentId),
     await getEnvironment(api.pool, 'team-a', made.environmentId),
@@ -72,25 +71,12 @@ async function open(steps: ScriptStep[]): Promise<string> {
   return row.id;
 }
 
-/** Waits for SQL over `sessions s` of this session to be true. */
-async function untilSql(what: string, session: string, condition: string): Promise<void> {
-  const sql = `SELECT (${condition}) AS so FROM sessions s WHERE s.id = $1`;
-  await eventually(
-    what,
-    async () => (await api.pool.query<{ so: boolean }>(sql, [session])).rows[0]?.so === true,
-    PATIENCE_MS,
-  );
-}
-
 const turnOver = `EXISTS (SELECT 1 FROM turns t WHERE t.session_id = s.id AND t.state <> 'running')`;
 const failedOnce = 'EXISTS (SELECT 1 FROM outages o WHERE o.session_id = s.id)';
 
-async function one<T>(sql: string, session: string): Promise<T> {
-  return (await api.pool.query(sql, [session])).rows[0] as T;
-}
-
 const stopOf = async (session: string): Promise<string> =>
-  (await one<{ why: string }>(`SELECT stop_reason->>'type' AS why FROM turns WHERE session_id = $1`, session)).why;
+  (await driver.one<{ why: string }>(`SELECT stop_reason->>'type' AS why FROM turns WHERE session_id = $1`, session))
+    .why;
 
 async function scheduleToCloseOf(session: string, activity: string): Promise<number> {
   const handle = api.services.temporal.client.workflow.getHandle(sessionWorkflowId(session));
@@ -100,20 +86,20 @@ async function scheduleToCloseOf(session: string, activity: string): Promise<num
   return Number(found?.scheduleToCloseTimeout?.seconds ?? 0) * 1_000;
 }
 
-describe('time without any worker', { timeout: 2 * PATIENCE_MS }, () => {
+describe('time without any worker', { timeout: BED_PATIENCE_MS * 2 }, () => {
   it('is no outage of the model: the step goes on where it was', async () => {
     const overloaded = { status: 529, type: 'overloaded_error', message: 'Overloaded', times: 3 };
     const session = await open([{ text: 'patient', error: overloaded }]);
     await bed.start();
-    await untilSql('a first failure', session, failedOnce);
+    await driver.until('a first failure', session, failedOnce);
     await bed.stop();
     const longAgo = `(SELECT now() - failed_at > interval '${OUTAGE_MS + 2_000} ms' FROM outages o WHERE o.session_id = s.id)`;
-    await untilSql('nobody looked for longer than the model may be away', session, longAgo);
-    expect(await one('SELECT status FROM sessions WHERE id = $1', session)).toEqual({ status: 'rescheduling' });
+    await driver.until('nobody looked for longer than the model may be away', session, longAgo);
+    expect(await driver.one('SELECT status FROM sessions WHERE id = $1', session)).toEqual({ status: 'rescheduling' });
     await bed.start();
-    await untilSql('the turn is over', session, turnOver);
+    await driver.until('the turn is over', session, turnOver);
     expect(await stopOf(session)).toBe('end_turn');
-    expect(await one('SELECT asked, billed FROM scripted_calls WHERE session_id = $1', session)).toEqual({
+    expect(await driver.one('SELECT asked, billed FROM scripted_calls WHERE session_id = $1', session)).toEqual({
       asked: 4,
       billed: 1,
     });
@@ -126,18 +112,18 @@ describe('time without any worker', { timeout: 2 * PATIENCE_MS }, () => {
       { text: 'went on' },
     ]);
     await bed.start();
-    await untilSql(
+    await driver.until(
       'the command runs',
       session,
       `EXISTS (SELECT 1 FROM effects e WHERE e.session_id = s.id AND e.state = 'started')`,
     );
     await bed.stop();
     const over = `(SELECT now() - started_at > interval '5 s' FROM effects e WHERE e.session_id = s.id)`;
-    await untilSql('its deadline is over', session, over);
+    await driver.until('its deadline is over', session, over);
     await bed.start();
-    await untilSql('the turn is over', session, turnOver);
+    await driver.until('the turn is over', session, turnOver);
     expect(await stopOf(session)).toBe('end_turn');
-    const effect = await one<object>(
+    const effect = await driver.one<object>(
       `SELECT state, generation, result->'content'->0->>'text' AS text FROM effects WHERE session_id = $1`,
       session,
     );
@@ -146,14 +132,14 @@ describe('time without any worker', { timeout: 2 * PATIENCE_MS }, () => {
   });
 });
 
-describe('what is away for too long', { timeout: 2 * PATIENCE_MS }, () => {
+describe('what is away for too long', { timeout: BED_PATIENCE_MS * 2 }, () => {
   it('a model: the turn fails when attempts have seen that for the limit, and says so', async () => {
     const overloaded = { status: 529, type: 'overloaded_error', message: 'Overloaded', times: 1_000 };
     const session = await open([{ text: 'never', error: overloaded }]);
     await bed.start();
-    await untilSql('the turn is over', session, turnOver);
+    await driver.until('the turn is over', session, turnOver);
     expect(await stopOf(session)).toBe('retries_exhausted');
-    const { reason } = await one<{ reason: string }>('SELECT reason FROM inputs WHERE session_id = $1', session);
+    const { reason } = await driver.one<{ reason: string }>('SELECT reason FROM inputs WHERE session_id = $1', session);
     expect(reason).toMatch(/^provider_unavailable: .*\(tried for \d+ seconds\)$/);
     const statuses = await api.pool.query(
       `SELECT payload->'error'->'retry_status'->>'type' AS retry FROM events
@@ -162,8 +148,8 @@ describe('what is away for too long', { timeout: 2 * PATIENCE_MS }, () => {
     );
     expect(statuses.rows[0]).toEqual({ retry: 'retrying' });
     expect(statuses.rows).toContainEqual({ retry: 'terminal' });
-    expect(await one('SELECT status FROM sessions WHERE id = $1', session)).toEqual({ status: 'idle' });
-    expect(await one('SELECT count(*)::int AS n FROM outages WHERE session_id = $1', session)).toEqual({ n: 0 });
+    expect(await driver.one('SELECT status FROM sessions WHERE id = $1', session)).toEqual({ status: 'idle' });
+    expect(await driver.one('SELECT count(*)::int AS n FROM outages WHERE session_id = $1', session)).toEqual({ n: 0 });
   });
 
   it('a sandbox: tried again for a while, then the turn fails with what to do', async () => {
@@ -177,15 +163,15 @@ describe('what is away for too long', { timeout: 2 * PATIENCE_MS }, () => {
         await open([{ tools: [bash('echo never')] }, { text: 'unused' }]),
       ];
       await bed.start();
-      await untilSql('a first failure', patient, failedOnce);
-      await untilSql('a first failure', late, failedOnce);
+      await driver.until('a first failure', patient, failedOnce);
+      await driver.until('a first failure', late, failedOnce);
       await api.pool.query('UPDATE outages SET away_ms = $2 WHERE session_id = $1', [late, LIMITS.sandboxOutageMs]);
-      await untilSql('the turn is over', late, turnOver);
+      await driver.until('the turn is over', late, turnOver);
       expect(await stopOf(late)).toBe('retries_exhausted');
-      const { reason } = await one<{ reason: string }>('SELECT reason FROM inputs WHERE session_id = $1', late);
+      const { reason } = await driver.one<{ reason: string }>('SELECT reason FROM inputs WHERE session_id = $1', late);
       expect(reason).toMatch(/^sandbox_unavailable: no sandbox for 15 minutes\. Run `longhaul doctor`/);
       bed.deps.sandboxProvider = provider;
-      await untilSql('the turn is over', patient, turnOver);
+      await driver.until('the turn is over', patient, turnOver);
       expect(await stopOf(patient)).toBe('end_turn');
     } finally {
       bed.deps.sandboxProvider = provider;

@@ -3,19 +3,20 @@ import { sweepOnce } from '../../api/sweep.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { SessionArgs } from '../../workflows/messages.ts';
 import { sessionWorkflowId } from '../../workflows/ids.ts';
-import { makeAgent, testApi, type TestApi } from '../api/support.ts';
-import { scriptMessage, type ScriptStep } from '../support/session-driver.ts';
+import { testApi, type TestApi } from '../api/support.ts';
+import { ASKING, BED_PATIENCE_MS, BedDriver, toolset } from '../support/bed-driver.ts';
 import { eventually } from '../support/stack.ts';
 import { workerBed, type WorkerBed } from '../support/worker.ts';
 
-const PATIENCE_MS = 240_000;
 const LOOKUP = { type: 'custom', name: 'lookup', description: 'looks up', input_schema: { type: 'object' } };
 
 let api: TestApi;
 let bed: WorkerBed;
+let driver: BedDriver;
 beforeAll(async () => {
   api = await testApi();
   bed = await workerBed(api);
+  driver = new BedDriver(api);
   await bed.start();
 });
 afterAll(async () => {
@@ -23,43 +24,24 @@ afterAll(async () => {
   await api.close();
 });
 
-async function open(steps: ScriptStep[], tools: object[]): Promise<string> {
-  const { agentId, environmentId } = await makeAgent(api, { tools });
-  const made = await api
-    .post('/v1/sessions', { agent: agentId, environment_id: environmentId, initial_events: [scriptMessage(steps)] })
-    .expect(200);
-  return made.body.id as string;
-}
-
-async function untilSql(what: string, session: string, condition: string): Promise<void> {
-  const sql = `SELECT (${condition}) AS so FROM sessions s WHERE s.id = $1`;
-  await eventually(
-    what,
-    async () => (await api.pool.query<{ so: boolean }>(sql, [session])).rows[0]?.so === true,
-    PATIENCE_MS,
-  );
-}
-
-const asking = `s.status = 'idle' AND s.stop_reason->>'type' = 'requires_action'`;
-const send = (session: string, events: object[]) => api.post(`/v1/sessions/${session}/events`, { events }).expect(200);
 const temporal = () => api.services.temporal.client.workflow;
 
-describe('what Temporal is given', { timeout: PATIENCE_MS * 2 }, () => {
+/** Models that differ, and are as long as they may be: none of them is carried. */
+const model = (index: number): string => `scripted-${index}-`.padEnd(LIMITS.nameChars, 'x');
+
+describe('what Temporal is given', { timeout: BED_PATIENCE_MS * 2 }, () => {
   it('is under 64 KB when a run is continued as new with a full queue, and the queue keeps its order', async () => {
-    const session = await open([{ tools: [{ name: 'lookup', input: {} }] }, { text: 'went on' }], [LOOKUP]);
-    await untilSql('it waits for an answer', session, asking);
+    const session = await driver.open([{ tools: [{ name: 'lookup', input: {} }] }, { text: 'went on' }], [LOOKUP]);
+    await driver.until('it waits for an answer', session, ASKING);
     const first = (await temporal().getHandle(sessionWorkflowId(session)).describe()).runId;
     const queued: string[] = [];
-    // Models that differ, and are as long as they may be: none of them is carried.
-    const model = (index: number): string => `scripted-${index}-`.padEnd(LIMITS.nameChars, 'x');
     for (let sent = 0; sent < LIMITS.queuedInputs; sent += LIMITS.eventsPerSend) {
       const events = Array.from({ length: LIMITS.eventsPerSend }, (_, index) => ({
         type: 'user.message',
         content: `message ${sent + index}`,
         model: sent + index === 0 ? 'scripted' : model(sent + index),
       }));
-      const { body } = await send(session, events);
-      queued.push(...(body.data as { id: string }[]).map(({ id }) => id));
+      queued.push(...(await driver.send(session, ...events)));
     }
     const full = await api.post(`/v1/sessions/${session}/events`, {
       events: [{ type: 'user.message', content: 'one too many' }],
@@ -70,17 +52,14 @@ describe('what Temporal is given', { timeout: PATIENCE_MS * 2 }, () => {
       await sweepOnce(api.services, 0);
       return (await api.pool.query<{ n: number }>(left, [session])).rows[0]?.n === 0;
     };
-    await eventually('the workflow has them all', isDelivered, PATIENCE_MS);
+    await eventually('the workflow has them all', isDelivered, BED_PATIENCE_MS);
 
-    const [effect] = (await api.pool.query('SELECT id FROM effects WHERE session_id = $1', [session])).rows as {
-      id: string;
-    }[];
-    await send(session, [
-      { type: 'user.custom_tool_result', custom_tool_use_id: effect?.id, content: [{ type: 'text', text: 'found' }] },
-    ]);
+    const effect = await driver.one<{ id: string }>('SELECT id FROM effects WHERE session_id = $1', session);
+    const content = [{ type: 'text', text: 'found' }];
+    await driver.send(session, { type: 'user.custom_tool_result', custom_tool_use_id: effect.id, content });
     const handle = temporal().getHandle(sessionWorkflowId(session));
-    await eventually('its history is cut', async () => (await handle.describe()).runId !== first, PATIENCE_MS);
-    await untilSql('the next turn has begun', session, 's.current_turn >= 2');
+    await eventually('its history is cut', async () => (await handle.describe()).runId !== first, BED_PATIENCE_MS);
+    await driver.until('the next turn has begun', session, 's.current_turn >= 2');
 
     const next = (await temporal().getHandle(sessionWorkflowId(session), first).fetchHistory()).events?.at(
       -1,
@@ -100,19 +79,15 @@ describe('what Temporal is given', { timeout: PATIENCE_MS * 2 }, () => {
   });
 
   it.each([
-    [
-      'questions',
-      'bash',
-      [{ type: 'agent_toolset_20260401', default_config: { permission_policy: { type: 'always_ask' } } }],
-    ],
+    ['questions', 'bash', [toolset('always_ask')]],
     ['custom tools', 'x'.repeat(128), [{ ...LOOKUP, name: 'x'.repeat(128) }]],
   ])('is under 4 KB for a step with more %s than a step may have', async (_what, name, tools) => {
     const calls = Array.from({ length: LIMITS.toolCallsPerStep + 12 }, (_, index) => ({
       name,
       input: { command: `echo ${index}`, timeout_ms: LIMITS.toolTimeoutMaxMs },
     }));
-    const session = await open([{ tools: calls }, { text: 'went on' }], tools);
-    await untilSql('it asks', session, asking);
+    const session = await driver.open([{ tools: calls }, { text: 'went on' }], tools);
+    await driver.until('it asks', session, ASKING);
     const handle = temporal().getHandle(sessionWorkflowId(session));
     const { events = [] } = await handle.fetchHistory();
     const results = (events ?? []).flatMap(

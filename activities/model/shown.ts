@@ -1,0 +1,53 @@
+import type { ContentBlock } from '../../contracts/definitions.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import type { LongContent } from '../../db/queries/conversation.ts';
+import { listLongAnswers, listLongMessages, showAnswer, showMessage } from '../../db/queries/conversation.ts';
+import type { SessionForTurn } from '../../db/queries/session-status.ts';
+import type { ActivityDeps } from '../deps.ts';
+import { excerpt, INPUT_FOLDER, OUTPUT_FOLDER } from '../effects/shorten.ts';
+import { leaseSandbox } from '../sandbox/lease.ts';
+import { hasHands } from './tools.ts';
+
+/**
+ * Long messages and long answers of clients are shown in part, as long outputs of commands are: head, tail, and where the
+ * whole is. What is shown is recorded once, before the first prompt that holds it, so that every later prompt holds the
+ * same. The log keeps the whole.
+ */
+export async function recordShown(deps: ActivityDeps, session: SessionForTurn, signal: AbortSignal): Promise<void> {
+  const [messages, answers] = await Promise.all([
+    listLongMessages(deps.pool, session.id, LIMITS.messageShownBytes),
+    listLongAnswers(deps.pool, session.id, LIMITS.toolOutputBytes),
+  ]);
+  for (const { id, content } of messages) {
+    const kept = { headBytes: LIMITS.messageShownHeadBytes, tailBytes: LIMITS.messageShownTailBytes };
+    await showMessage(deps.pool, await shorten(deps, session, { id, content, folder: INPUT_FOLDER, ...kept }, signal));
+  }
+  for (const { id, content } of answers) {
+    const kept = { headBytes: LIMITS.toolOutputHeadBytes, tailBytes: LIMITS.toolOutputTailBytes };
+    await showAnswer(deps.pool, await shorten(deps, session, { id, content, folder: OUTPUT_FOLDER, ...kept }, signal));
+  }
+}
+
+interface Whole extends LongContent {
+  folder: string;
+  headBytes: number;
+  tailBytes: number;
+}
+
+async function shorten(
+  deps: ActivityDeps,
+  session: SessionForTurn,
+  whole: Whole,
+  signal: AbortSignal,
+): Promise<LongContent> {
+  const texts = whole.content.flatMap((block) => (block.type === 'text' ? [block.text] : []));
+  const bytes = Buffer.from(texts.join('\n'));
+  const path = `${whole.folder}/${whole.id}.txt`;
+  const isKept = hasHands(session.agent) && session.environment.type === 'cloud';
+  if (isKept) {
+    const { provider, ref } = await leaseSandbox(deps, session, signal);
+    await provider.writeFile(ref, path, bytes, signal);
+  }
+  const text: ContentBlock = { type: 'text', text: excerpt(bytes, whole, isKept ? path : undefined) };
+  return { id: whole.id, content: [text, ...whole.content.filter((block) => block.type !== 'text')] };
+}
