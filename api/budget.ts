@@ -18,10 +18,14 @@ export async function requireBudgetable(
   });
 }
 
-/** Refuses changes to a pool that was made from a session's `budget` field, and to one that is archived. */
+/** Refuses changes to a pool that was made from the `budget` field of a session or a key, and to one that is archived. */
 export function requireOwnBudget(row: BudgetRow, options: { evenArchived?: boolean } = {}): void {
   if (row.isManaged)
-    throw new LonghaulError('invalid_request', 'change the budget of the session', { field: 'budget_id' });
+    throw new LonghaulError(
+      'invalid_request',
+      `change the budget of the ${row.scopeKind === 'key' ? 'key' : 'session'}`,
+      { field: 'budget_id' },
+    );
   if (row.archivedAt !== null && options.evenArchived !== true) {
     throw new LonghaulError('archived', `budget ${row.id} is archived`);
   }

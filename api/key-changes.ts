@@ -26,6 +26,7 @@ export async function auditKey(tx: Queryable, principal: Principal, verb: string
       allowed_models: row.allowedModels,
       max_parallel: row.maxParallel,
       expires_at: row.expiresAt,
+      budget_micros: row.budgetMicros,
     },
   });
 }

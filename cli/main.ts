@@ -114,6 +114,7 @@ keys
   .option('--team <id>', 'the team of that user', 'default')
   .option('--models <ids>', 'models it may call, with commas between them; an entry may end with *', list)
   .option('--parallel <calls>', 'model calls that may run at once', positive)
+  .option('--budget <cents>', 'what all its model calls may cost together', positive)
   .option('--expires-in <days>', 'days until it ends by itself', positive)
   .option('--gateway-only', 'for model calls only, not for the API', false)
   .option('--unless-any', 'do nothing when a key exists already', false)

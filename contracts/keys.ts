@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { promptCaching, promptCachingParam, responseCache, responseCacheParam } from './agent-cache.ts';
-import { nameField, time } from './fields.ts';
+import { budget, nameField, time } from './fields.ts';
 import { KEY_SCOPES } from './key-scopes.ts';
 import { LIMITS } from './limits.ts';
 import { boolParam, pageParams, timeParam } from './paging.ts';
@@ -19,6 +19,7 @@ const scopes = z
   .max(KEY_SCOPES.length)
   .transform((given) => KEY_SCOPES.filter((scope) => given.includes(scope)))
   .meta({ description: '`api`: this API; `gateway`: model calls. Default: both' });
+const keyBudget = budget.meta({ description: 'What all model calls of the key may cost together. null: no limit' });
 const future = timeParam.refine((text) => Date.parse(text) > Date.now(), 'must be in the future');
 
 export const keyCreate = z
@@ -28,6 +29,7 @@ export const keyCreate = z
     allowed_models: allowedModels.nullish(),
     max_parallel: maxParallel.nullish(),
     expires_at: future.nullish(),
+    budget: keyBudget.nullish(),
     prompt_caching: promptCachingParam.nullish(),
     response_cache: responseCacheParam.nullish(),
   })
@@ -39,6 +41,7 @@ export const keyUpdate = z
     allowed_models: allowedModels.nullish(),
     max_parallel: maxParallel.nullish(),
     expires_at: future.nullish(),
+    budget: keyBudget.nullish(),
     prompt_caching: promptCachingParam.nullish(),
     response_cache: responseCacheParam.nullish(),
   })
@@ -53,6 +56,8 @@ const fields = {
   scopes: z.array(z.enum(KEY_SCOPES)),
   allowed_models: z.array(z.string()).nullable(),
   max_parallel: z.int().nullable(),
+  budget: budget.nullable(),
+  spent_micros: z.int().meta({ description: 'Micro-dollars spent of the budget' }),
   created_at: time,
   updated_at: time,
   expires_at: time.nullable(),

@@ -39,6 +39,19 @@ export class SessionKeys {
     return key;
   }
 
+  /** A key for one turn, to be given to who runs it: it ends with the turn, whatever becomes of this worker. */
+  async mintForTurn(session: SessionForTurn, turn: number, threadId?: string): Promise<{ id: string; key: string }> {
+    return mintVirtualKey(this.pool, {
+      teamId: session.teamId,
+      userId: session.createdBy,
+      sessionId: session.id,
+      agentId: session.agentId,
+      agentVersion: session.agentVersion,
+      turn,
+      ...(threadId === undefined ? {} : { threadId }),
+    });
+  }
+
   forget(sessionId: string): void {
     this.held.delete(sessionId);
   }

@@ -3,7 +3,7 @@ import { createApiKey, getApiKey } from '../../db/queries/api-keys.ts';
 import { resolveCaching } from '../caching.ts';
 import { endpoint } from '../endpoint.ts';
 import { auditKey, requireUnlimitedKey } from '../key-changes.ts';
-import { renderKey } from '../render/keys.ts';
+import { budgetMicros, renderKey } from '../render/keys.ts';
 
 export const createKey = endpoint({
   method: 'post',
@@ -21,6 +21,7 @@ export const createKey = endpoint({
       teamId: principal.teamId,
       allowedModels: body.allowed_models ?? null,
       maxParallel: body.max_parallel ?? null,
+      budgetMicros: budgetMicros(body.budget ?? null),
       expiresAt: timeOrNull(body.expires_at),
       cache: resolveCaching(body),
       ...(body.scopes === undefined ? {} : { scopes: body.scopes }),

@@ -4,7 +4,7 @@ import { getApiKey, updateApiKey } from '../../db/queries/api-keys.ts';
 import { resolveCaching } from '../caching.ts';
 import { endpoint } from '../endpoint.ts';
 import { auditKey, requireUnlimitedKey } from '../key-changes.ts';
-import { renderKey } from '../render/keys.ts';
+import { budgetMicros, renderKey } from '../render/keys.ts';
 
 export const updateKey = endpoint({
   method: 'post',
@@ -19,11 +19,12 @@ export const updateKey = endpoint({
     const before = await getApiKey(db, principal.teamId, params.key_id, { lock: true });
     if (before.revokedAt !== null) throw new LonghaulError('archived', `key ${before.id} is revoked`);
     const { expires_at: expiresAt } = body;
-    await updateApiKey(db, before.id, {
+    await updateApiKey(db, before, {
       name: body.name ?? before.name,
       scopes: body.scopes ?? before.scopes,
       allowedModels: body.allowed_models === undefined ? before.allowedModels : body.allowed_models,
       maxParallel: body.max_parallel === undefined ? before.maxParallel : body.max_parallel,
+      budgetMicros: body.budget === undefined ? before.budgetMicros : budgetMicros(body.budget),
       expiresAt: typeof expiresAt === 'string' ? new Date(expiresAt) : expiresAt === null ? null : before.expiresAt,
       cache: resolveCaching(body, before.cache ?? {}),
     });

@@ -14,6 +14,8 @@ export interface KeyOptions {
   team: string;
   models?: string[];
   parallel?: number;
+  /** Cents. */
+  budget?: number;
   /** Days. */
   expiresIn?: number;
   gatewayOnly: boolean;
@@ -23,6 +25,7 @@ export interface KeyOptions {
 
 const DAY_MS = 24 * 3_600_000;
 const ACTOR = 'cli';
+const MICROS_PER_CENT = 10_000;
 
 /** Mints an API key: the way in for the first user of an installation. */
 export function createKey(config: CliConfig, options: KeyOptions): Promise<number> {
@@ -38,6 +41,7 @@ export function createKey(config: CliConfig, options: KeyOptions): Promise<numbe
         teamId: options.team,
         allowedModels: options.models ?? null,
         maxParallel: options.parallel ?? null,
+        budgetMicros: options.budget === undefined ? null : options.budget * MICROS_PER_CENT,
         expiresAt: options.expiresIn === undefined ? null : new Date(Date.now() + options.expiresIn * DAY_MS),
         ...(options.gatewayOnly ? { scopes: ['gateway'] as const } : {}),
       });

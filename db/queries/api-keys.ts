@@ -5,6 +5,7 @@ import { KEY_SCOPES, type KeyScope } from '../../contracts/key-scopes.ts';
 import { Filter, selectPage, type Page, type PageRequest } from '../paging.ts';
 import { requireRow, type Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
+import { putKeyBudget } from './budgets.ts';
 
 /** Who a request is, as the key we minted says (invariant 12). */
 export interface Principal {
@@ -43,12 +44,17 @@ export interface ApiKeyRow extends KeyLimits {
   revokedAt: Date | null;
   /** null: nothing beyond what callers' agents say. */
   cache: KeyCaching | null;
+  /** null: no limit of its own. */
+  budgetMicros: number | null;
+  /** Of its own limit. */
+  spentMicros: number;
 }
 
 export interface ApiKeyFields extends Partial<KeyLimits> {
   name: string;
   expiresAt?: Date | null;
   cache?: KeyCaching;
+  budgetMicros?: number | null;
 }
 
 export interface ApiKeyDraft extends ApiKeyFields {
@@ -56,12 +62,19 @@ export interface ApiKeyDraft extends ApiKeyFields {
   teamId: string;
 }
 
+const OWN_POOL = `b.scope_kind = 'key' AND b.scope_id = api_keys.id AND b.is_managed AND b.archived_at IS NULL`;
 const COLUMNS = `id, name, prefix, user_id, team_id, scopes, allowed_models, max_parallel, created_at, updated_at,
-  expires_at, revoked_at, cache`;
+  expires_at, revoked_at, cache, (SELECT b.hard_limit_micros FROM budgets b WHERE ${OWN_POOL}) AS budget_micros,
+  (SELECT coalesce(sum(w.spent_micros), 0)::bigint FROM budgets b JOIN budget_windows w ON w.budget_id = b.id
+   WHERE ${OWN_POOL}) AS spent_micros`;
 
 /** Mints a key. The key itself is returned once and never stored. */
 export async function createApiKey(db: Queryable, draft: ApiKeyDraft): Promise<{ id: string; key: string }> {
   const id = newId('apiKey');
+  // Before the key: no call may find the key without its limit.
+  if (draft.budgetMicros !== undefined && draft.budgetMicros !== null) {
+    await putKeyBudget(db, { id, teamId: draft.teamId, createdBy: draft.userId }, draft.budgetMicros);
+  }
   const key = `lhk_${randomBytes(32).toString('base64url')}`;
   await db.query(
     `INSERT INTO api_keys (id, key_hash, prefix, user_id, team_id, name, scopes, allowed_models, max_parallel, expires_at,
@@ -90,7 +103,7 @@ export async function findApiKey(db: Queryable, key: string): Promise<ApiKey | u
   const result = await db.query(
     `SELECT id, user_id, team_id, scopes, allowed_models, max_parallel, expires_at,
        allowed_models IS NOT NULL OR max_parallel IS NOT NULL OR expires_at IS NOT NULL OR jsonb_array_length(scopes) < 2
-         AS is_limited
+         OR EXISTS (SELECT 1 FROM budgets b WHERE ${OWN_POOL}) AS is_limited
      FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`,
     [hashKey(key)],
   );
@@ -123,7 +136,11 @@ export async function listApiKeys(
 }
 
 /** Writes name and limits. */
-export async function updateApiKey(tx: Queryable, id: string, fields: Required<ApiKeyFields>): Promise<void> {
+export async function updateApiKey(tx: Queryable, before: ApiKeyRow, fields: Required<ApiKeyFields>): Promise<void> {
+  const { id, teamId, userId } = before;
+  if (fields.budgetMicros !== before.budgetMicros) {
+    await putKeyBudget(tx, { id, teamId, createdBy: userId }, fields.budgetMicros);
+  }
   await tx.query(
     `UPDATE api_keys SET name = $2, scopes = $3, allowed_models = $4, max_parallel = $5, expires_at = $6, cache = $7,
        updated_at = now()

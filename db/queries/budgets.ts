@@ -190,6 +190,30 @@ export async function putSessionBudget(
   await tellChange(tx);
 }
 
+/** Makes the pool of a key agree with its `budget` field; null: the key has no limit of its own any more. */
+export async function putKeyBudget(
+  tx: Queryable,
+  key: { id: string; teamId: string; createdBy: string },
+  limitMicros: number | null,
+): Promise<void> {
+  if (limitMicros === null) {
+    await tx.query(
+      `UPDATE budgets SET archived_at = now(), updated_at = now()
+       WHERE scope_kind = 'key' AND scope_id = $1 AND is_managed AND archived_at IS NULL`,
+      [key.id],
+    );
+  } else {
+    await tx.query(
+      `INSERT INTO budgets (id, team_id, name, scope_kind, scope_id, period, hard_limit_micros, is_managed, created_by)
+       VALUES ($1, $2, $3, 'key', $4, 'total', $5, true, $6)
+       ON CONFLICT (scope_id) WHERE is_managed
+         DO UPDATE SET hard_limit_micros = excluded.hard_limit_micros, updated_at = now(), archived_at = NULL`,
+      [newId('budget'), key.teamId, `Key ${key.id}`, key.id, limitMicros, key.createdBy],
+    );
+  }
+  await tellChange(tx);
+}
+
 /** What the pool of a session's `budget` field has paid, sub-sessions included; undefined when it has none. */
 export async function findSessionSpend(db: Queryable, sessionId: string): Promise<number | undefined> {
   const result = await db.query<{ spent_micros: number }>(

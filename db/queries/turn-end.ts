@@ -8,6 +8,7 @@ import { appendEvents } from './events.ts';
 import { endInputs, endTurnAnswers } from './inputs.ts';
 import { clearOutages } from './outages.ts';
 import { lockSession, setIdle } from './session-status.ts';
+import { revokeTurnKeys } from './virtual-keys.ts';
 import { closeTurn, lockTurn, openTurn, runningTurnsBefore } from './turns.ts';
 
 export interface TurnEnd {
@@ -43,6 +44,7 @@ export async function writeTurnEnd(tx: Queryable, end: TurnEnd): Promise<void> {
     return;
   }
   await closeEffects(tx, end);
+  await revokeTurnKeys(tx, end.sessionId, end.turn);
   await clearOutages(tx, end.sessionId);
   if (error !== undefined) await appendError(tx, end);
   await endTurnAnswers(tx, end.sessionId, end.turn, end.reason);

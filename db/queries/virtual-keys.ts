@@ -3,6 +3,7 @@ import type { Attribution } from '../../contracts/attribution.ts';
 import { newId } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Queryable } from '../pool.ts';
+import { putKeyBudget } from './budgets.ts';
 import { toCamel } from '../rows.ts';
 
 /** Every virtual key starts with it, so that a key names its kind in logs of others and in secret scanners. */
@@ -22,9 +23,14 @@ export interface VirtualKeyDraft {
   teamId: string;
   userId: string;
   sessionId?: string;
+  threadId?: string;
+  /** The key ends with this turn of the session. */
+  turn?: number;
   agentId?: string;
   agentVersion?: number;
   allowedModels?: string[];
+  /** What all calls under the key may cost together. */
+  budgetMicros?: number;
   /** Default: LIMITS.virtualKeyParallel. */
   maxParallel?: number;
   /** Default: LIMITS.virtualKeyTtlMs. */
@@ -35,10 +41,14 @@ export interface VirtualKeyDraft {
 export async function mintVirtualKey(db: Queryable, draft: VirtualKeyDraft): Promise<{ id: string; key: string }> {
   const id = newId('virtualKey');
   const key = VIRTUAL_KEY_PREFIX + randomBytes(32).toString('base64url');
+  // Before the key: no call may find the key without its limit.
+  if (draft.budgetMicros !== undefined) {
+    await putKeyBudget(db, { id, teamId: draft.teamId, createdBy: draft.userId }, draft.budgetMicros);
+  }
   await db.query(
     `INSERT INTO virtual_keys (id, key_hash, team_id, user_id, session_id, agent_id, agent_version, allowed_models,
-       max_parallel, expires_at)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10 / 1000.0))`,
+       max_parallel, expires_at, thread_id, turn)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10 / 1000.0), $11, $12)`,
     [
       id,
       hashOf(key),
@@ -50,12 +60,14 @@ export async function mintVirtualKey(db: Queryable, draft: VirtualKeyDraft): Pro
       draft.allowedModels === undefined ? null : JSON.stringify(draft.allowedModels),
       draft.maxParallel ?? LIMITS.virtualKeyParallel,
       draft.ttlMs ?? LIMITS.virtualKeyTtlMs,
+      draft.threadId ?? null,
+      draft.turn ?? null,
     ],
   );
   return { id, key };
 }
 
-/** The row of a key that is neither revoked nor expired and whose session may still spend. */
+/** The row of a key that is neither revoked nor expired and whose session, or turn, still goes on. */
 export async function findVirtualKey(db: Queryable, key: string): Promise<VirtualKeyRow | undefined> {
   const result = await db.query<Record<string, unknown>>(
     `SELECT k.id, k.team_id, k.user_id, k.id AS key_id, k.session_id,
@@ -64,8 +76,10 @@ export async function findVirtualKey(db: Queryable, key: string): Promise<Virtua
        coalesce(s.labels, '[]') AS labels, s.trigger,
        k.allowed_models, k.max_parallel, k.expires_at
      FROM virtual_keys k LEFT JOIN sessions s ON s.id = k.session_id
+       LEFT JOIN turns t ON t.session_id = k.session_id AND t.turn = k.turn
      WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND k.expires_at > now()
-       AND (s.id IS NULL OR (s.status <> 'terminated' AND s.deleted_at IS NULL))`,
+       AND (s.id IS NULL OR (s.status <> 'terminated' AND s.deleted_at IS NULL))
+       AND (k.turn IS NULL OR t.state = 'running')`,
     [hashOf(key)],
   );
   const row = result.rows[0];
@@ -83,6 +97,14 @@ export async function revokeSessionKeys(db: Queryable, sessionId: string): Promi
     [sessionId],
   );
   return result.rowCount ?? 0;
+}
+
+/** Ends the keys of one turn; those of the whole session stay. */
+export async function revokeTurnKeys(tx: Queryable, sessionId: string, turn: number): Promise<void> {
+  await tx.query(
+    'UPDATE virtual_keys SET revoked_at = now() WHERE session_id = $1 AND turn = $2 AND revoked_at IS NULL',
+    [sessionId, turn],
+  );
 }
 
 function hashOf(key: string): Buffer {

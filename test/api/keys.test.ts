@@ -21,6 +21,10 @@ function asKey(key: string | null) {
       .set('x-api-key', key ?? '');
 }
 
+function cents(amount: string): object {
+  return { type: 'limit', max_list_cost: { amount, currency: 'USD' } };
+}
+
 describe('keys', () => {
   it('shows a new key once and stores only its hash', async () => {
     const made = await make({ allowed_models: ['claude-*'], max_parallel: 3, expires_at: '2099-01-01T00:00:00Z' });
@@ -69,6 +73,24 @@ describe('keys', () => {
     ]);
   });
 
+  it('has a pool of its own behind its budget', async () => {
+    const made = await make({ budget: cents('250') });
+    expect(made).toMatchObject({ budget: cents('250'), spent_micros: 0 });
+    const pools = async () => {
+      const { body } = await api.get(`/v1/budgets?scope_type=key&scope_id=${made.id}`).expect(200);
+      return (body as { data: { id: string; managed: boolean; hard_limit: object }[] }).data;
+    };
+    const [pool] = await pools();
+    expect(pool).toMatchObject({ managed: true, period: 'total', hard_limit: { amount: '250' } });
+    // It is changed where it was made.
+    const refused = await api.post(`/v1/budgets/${pool?.id}`, { name: 'x' }).expect(400);
+    expect((refused.body as { error: { message: string } }).error.message).toContain('the key');
+    await api.post(`/v1/keys/${made.id}`, { budget: cents('300') }).expect(200);
+    expect(await pools()).toMatchObject([{ id: pool?.id, hard_limit: { amount: '300' } }]);
+    expect((await api.post(`/v1/keys/${made.id}`, { budget: null }).expect(200)).body).toMatchObject({ budget: null });
+    expect(await pools()).toEqual([]);
+  });
+
   it('ends a key for good', async () => {
     const made = await make();
     const revoked = await api.post(`/v1/keys/${made.id}/revoke`).expect(200);
@@ -83,7 +105,8 @@ describe('keys', () => {
   });
 
   it('lets a key with limits neither make nor change keys, only end itself', async () => {
-    const limits = [{ allowed_models: ['a'] }, { max_parallel: 1 }, { expires_at: '2099-01-01T00:00:00Z' }];
+    const budget = { type: 'limit', max_list_cost: { amount: '1', currency: 'USD' } };
+    const limits = [{ allowed_models: ['a'] }, { max_parallel: 1 }, { expires_at: '2099-01-01T00:00:00Z' }, { budget }];
     for (const limit of [...limits, { scopes: ['api'] }]) {
       const made = await make(limit);
       const send = (path: string, body: object) =>

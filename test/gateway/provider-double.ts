@@ -10,6 +10,10 @@ export interface Scene {
   body: string | Buffer | readonly (string | Buffer)[];
   /** The connection is cut behind the body. */
   isCut?: boolean;
+  /** Nothing comes behind the body, not even its end. */
+  hangs?: boolean;
+  /** More of the body, later. */
+  rest?: { when: Promise<void>; body: string };
 }
 
 interface Sent {
@@ -80,7 +84,7 @@ function refusal({ path, headers, body }: Sent): Scene | undefined {
 
 async function perform(res: ServerResponse, scene: Scene, acceptEncoding: string): Promise<void> {
   const pieces = typeof scene.body === 'string' || Buffer.isBuffer(scene.body) ? [scene.body] : scene.body;
-  const isWhole = pieces.length === 1 && scene.isCut !== true;
+  const isWhole = pieces.length === 1 && scene.isCut !== true && scene.hangs !== true && scene.rest === undefined;
   const isStream = scene.headers?.['content-type'] === SSE_TYPE;
   const whole = Buffer.concat(pieces.map((piece) => Buffer.from(piece)));
   const isZipped = isWhole && !isStream && acceptEncoding.includes('gzip');
@@ -110,8 +114,12 @@ async function perform(res: ServerResponse, scene: Scene, acceptEncoding: string
     // A packet of its own: the next one is written when this one is out.
     await new Promise((resolve) => setImmediate(resolve));
   }
+  if (scene.rest !== undefined) {
+    await scene.rest.when;
+    res.write(scene.rest.body);
+  }
   if (scene.isCut === true) res.destroy();
-  else res.end();
+  else if (scene.hangs !== true) res.end();
 }
 
 export interface RawAnswer {

@@ -2,7 +2,7 @@ import Anthropic, { APIError as AnthropicError } from '@anthropic-ai/sdk';
 import OpenAI, { APIError as OpenAIError } from 'openai';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { gunzipSync } from 'node:zlib';
-import { mintKey, openTestBed, startGateway, type RunningGateway, type TestBed } from './support.ts';
+import { eventually, mintKey, openTestBed, startGateway, type RunningGateway, type TestBed } from './support.ts';
 import {
   DOUBLE_KEY,
   rawPost,
@@ -241,6 +241,14 @@ async function raised(work: Promise<unknown>): Promise<Raised> {
   return { kind: error.constructor.name, status: error.status, error: error.error, requestId };
 }
 
+function deferred(): { promise: Promise<void>; resolve: () => void } {
+  const made: { resolve?: () => void } = {};
+  const promise = new Promise<void>((resolve) => {
+    made.resolve = resolve;
+  });
+  return { promise, resolve: () => made.resolve?.() };
+}
+
 describe('the official SDKs', () => {
   const claude = {
     model: 'claude-opus-5',
@@ -325,5 +333,28 @@ describe('the official SDKs', () => {
       expect(text).toBe(TEXT);
       return { error, text };
     });
+  });
+
+  it('end the call at the provider when they go away, unless it has an Idempotency-Key', async () => {
+    const events = MESSAGES.stream.text;
+    const start = events.slice(0, events.indexOf('event: content_block_stop'));
+    for (const isKeyed of [false, true]) {
+      const { promise: held, resolve: finish } = deferred();
+      double.scene = () => ({ ...stream([start]), rest: { when: held, body: events.slice(start.length) } });
+      const [sent, left] = [double.requests.length, double.left];
+      const client = clients()[1]!.anthropic;
+      const headers = isKeyed ? { 'idempotency-key': 'finish-it' } : {};
+      const reading = client.messages.stream(claude, { headers });
+      await new Promise((resolve) => reading.once('text', resolve));
+      reading.abort();
+      await reading.done().catch(() => undefined);
+      if (isKeyed) {
+        finish();
+        const again = await client.messages.stream(claude, { headers }).finalMessage();
+        expect(again.content).toMatchObject([{ type: 'text', text: TEXT }]);
+        expect([double.requests.length - sent, double.left - left]).toEqual([1, 0]);
+      } else await eventually(() => double.left === left + 1);
+      finish();
+    }
   });
 });
