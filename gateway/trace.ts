@@ -1,6 +1,15 @@
 import { Histogram, Registry } from 'prom-client';
 import type { LedgerEntry } from '../db/queries/ledger.ts';
-import { GEN_AI, GENERAL, LONGHAUL, METRIC, OPERATION, TOKEN_TYPE, prometheusName } from '../telemetry/genai-names.ts';
+import {
+  GEN_AI,
+  GENERAL,
+  LONGHAUL,
+  METRIC,
+  OPERATION,
+  SPAN_EVENT,
+  TOKEN_TYPE,
+  prometheusName,
+} from '../telemetry/genai-names.ts';
 import { callSpanId, parseTraceparent, sessionSpan, traceIdOf, turnSpan } from '../telemetry/trace-ids.ts';
 import { contentAttribute } from '../telemetry/redact.ts';
 import type { Attributes, FinishedSpan, Tracing } from '../telemetry/tracing.ts';
@@ -14,6 +23,7 @@ export class CallTelemetry {
   readonly #tracing: Tracing;
   readonly #metrics: GenAiMetrics;
   readonly #keeper = new AnswerKeeper();
+  #ended: { request: ModelRequest; entry: LedgerEntry; endMs: number }[] = [];
 
   constructor(tracing: Tracing, registry: Registry = new Registry()) {
     this.#tracing = tracing;
@@ -25,29 +35,49 @@ export class CallTelemetry {
     return this.#tracing.withContent ? this.#keeper.watch(provider) : provider;
   }
 
-  /** A call has ended, or was answered from a cache; `entry` is its ledger row, also when none is written. */
+  /**
+   * A call has ended, or was answered from a cache; `entry` is its ledger row, also when none is written. The caller gets the end of
+   * the answer first: what is told of it waits for the next turn of the event loop.
+   */
   ended(request: ModelRequest, entry: LedgerEntry): void {
-    if (entry.cache === undefined) this.#metrics.ended(request, entry);
-    if (!this.#tracing.isOn) return;
-    const endMs = Date.now();
-    const span: FinishedSpan = {
+    this.#ended.push({ request, entry, endMs: Date.now() });
+    if (this.#ended.length === 1) setImmediate(() => this.#tell());
+  }
+
+  #tell(): void {
+    const calls = this.#ended;
+    this.#ended = [];
+    for (const { request, entry, endMs } of calls) {
+      if (entry.cache === undefined) this.#metrics.ended(request, entry);
+      if (this.#tracing.isOn) this.#tracing.record(this.#spanOf(request, entry, endMs));
+    }
+  }
+
+  #contentOf(request: ModelRequest): Attributes {
+    if (!this.#tracing.withContent) return {};
+    try {
+      return contentOf(request, this.#keeper.answerTo(request.upstream));
+    } catch {
+      // JSON of callers and providers can be nested deeper than a stack: the span is worth having without it.
+      return { [LONGHAUL.contentRedacted]: true };
+    }
+  }
+
+  #spanOf(request: ModelRequest, entry: LedgerEntry, endMs: number): FinishedSpan {
+    return {
       ...placeOf(request, entry),
       name: `${OPERATION.chat} ${entry.requestedModel}`,
       kind: 'client',
       startMs: endMs - entry.latencyMs,
       endMs,
       errorType: entry.error ?? undefined,
-      attributes: { ...attributesOf(entry), ...timing(request, entry) },
+      events: attemptEvents(entry, endMs),
+      attributes: {
+        ...attributesOf(entry),
+        ...timing(request, entry),
+        ...this.#contentOf(request),
+      },
     };
-    if (!this.#tracing.withContent) {
-      this.#tracing.record(span);
-      return;
-    }
-    // Reading the texts takes its time: the caller gets the end of the answer first.
-    setImmediate(() => {
-      const content = contentOf(request, this.#keeper.answerTo(request.upstream));
-      this.#tracing.record({ ...span, attributes: { ...span.attributes, ...content } });
-    });
   }
 }
 
@@ -176,6 +206,28 @@ function attributesOf(entry: LedgerEntry): Attributes {
     [LONGHAUL.usageBasis]: entry.usageBasis,
     [LONGHAUL.cache]: entry.cache,
   };
+}
+
+/** Each deployment that was asked. The pauses between are not known, so an attempt's time is its earliest. */
+function attemptEvents({ attempts = [], latencyMs }: LedgerEntry, endMs: number): NonNullable<FinishedSpan['events']> {
+  let atMs = endMs - latencyMs;
+  return attempts.map(({ deployment, provider, model, status, error, ms }, index) => {
+    const event = {
+      name: SPAN_EVENT.attempt,
+      atMs: Math.min(atMs, endMs),
+      attributes: {
+        [LONGHAUL.attempt]: index + 1,
+        [LONGHAUL.modelDeployment]: deployment,
+        [GEN_AI.provider]: provider,
+        [GEN_AI.responseModel]: model,
+        [GENERAL.httpStatus]: status,
+        [GENERAL.errorType]: error,
+        [LONGHAUL.durationSeconds]: ms / 1_000,
+      },
+    };
+    atMs += ms;
+    return event;
+  });
 }
 
 function timing(request: ModelRequest, { ttftMs, latencyMs }: LedgerEntry): Attributes {

@@ -1,3 +1,4 @@
+import type { Attempt } from '../../contracts/routing.ts';
 import type { ApprovalDecision, ApprovalKind, ApprovalState, EffectState } from '../../contracts/states.ts';
 import type { StopReason, TurnState } from '../../contracts/states.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -52,17 +53,8 @@ export interface TraceCallRow {
   cache: 'hit' | null;
   httpStatus: number | null;
   error: string | null;
-  attempts: TraceAttemptRow[] | null;
+  attempts: Attempt[] | null;
   createdAt: Date;
-}
-
-export interface TraceAttemptRow {
-  deployment: string | null;
-  provider: string;
-  model: string;
-  status: number | null;
-  error: string | null;
-  ms: number;
 }
 
 export interface TraceEffectRow extends TracePlace {
@@ -169,7 +161,7 @@ const IN_RANGE = '(session_id, turn, step) BETWEEN ($1, $2, $3) AND ($1, $4, $5)
 const CALL = `SELECT id, call_key, turn, step, provider, model, requested_model, model_deployment, protocol, harness,
   input_tokens, cache_read_tokens, cache_write_5m_tokens + cache_write_1h_tokens AS cache_write_tokens, output_tokens,
   reasoning_tokens, usage_basis, cost_micros, ttft_ms, latency_ms, cache, http_status, error,
-  to_jsonb(ledger) -> 'attempts' AS attempts, created_at FROM ledger`;
+  attempts, created_at FROM ledger`;
 
 /** Where the log says that these turns waited, and that the session ran. */
 async function readMarks(db: Queryable, sessionId: string, turns: TraceTurnRow[]): Promise<TraceMarkRow[]> {

@@ -1,5 +1,8 @@
 import { execFile } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readGatewayConfig } from '../../gateway/config.ts';
@@ -144,6 +147,52 @@ describe('traces of model calls', () => {
     expect(collector.bytes().includes(SECRET_PROMPT)).toBe(false);
   });
 
+  it('shows each deployment that was asked', async () => {
+    const [bad, good] = await Promise.all([startUpstream(), startUpstream()]);
+    const folder = await mkdtemp(path.join(os.tmpdir(), 'longhaul-trace-'));
+    closers.push(
+      () => bad.close(),
+      () => good.close(),
+      () => rm(folder, { recursive: true }),
+    );
+    bad.answer = (_req, res) => res.writeHead(503).end(`{"error":{"message":"${SECRET_PROMPT}"}}`);
+    good.answer = (_req, res) =>
+      res
+        .writeHead(200, { 'content-type': 'application/json' })
+        .end('{"usage":{"prompt_tokens":3,"completion_tokens":4}}');
+    const at = (id: string, upstream: { url: string }): object => ({
+      id,
+      provider: 'openai-compatible',
+      model: id,
+      base_url: `${upstream.url}/v1`,
+    });
+    const routes = [
+      { name: 'alias', retries: 0, deployments: [at('first', bad)], fallbacks: { default: ['spare'] } },
+      { name: 'spare', deployments: [at('second', good)] },
+    ];
+    const file = path.join(folder, 'gateway.yaml');
+    await writeFile(file, JSON.stringify({ routes }));
+    const { url } = await start({ LONGHAUL_GATEWAY_CONFIG: file });
+    const key = await mintKey(bed.pool);
+    const response = await post(`${url}/v1/chat/completions`, key, { model: 'alias', messages: [] });
+    expect(response.status, await response.text()).toBe(200);
+    const span = await spanNamed('chat alias');
+    expect(span.attributes).toMatchObject({ 'gen_ai.response.model': 'second', 'longhaul.model_deployment': 'second' });
+    expect(span.events).toMatchObject([
+      {
+        name: 'longhaul.attempt',
+        attributes: {
+          'longhaul.attempt': 1,
+          'longhaul.model_deployment': 'first',
+          'http.response.status_code': 503,
+          'error.type': 'unavailable',
+        },
+      },
+      { name: 'longhaul.attempt', attributes: { 'longhaul.attempt': 2, 'longhaul.model_deployment': 'second' } },
+    ]);
+    expect(collector.bytes().includes(SECRET_PROMPT)).toBe(false);
+  });
+
   it('shows an answer that was given again', async () => {
     const upstream = await startUpstream();
     closers.push(() => upstream.close());
@@ -263,6 +312,20 @@ describe('traces of model calls', () => {
       const span = await spanNamed('chat scripted');
       expect(span.attributes['gen_ai.input.messages']).toBeUndefined();
       expect(span.attributes['longhaul.content.redacted']).toBe(true);
+    });
+
+    it('nested deeper than a stack does no harm', async () => {
+      const key = await mintKey(bed.pool);
+      const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`;
+      const block = `{"type":"tool_use","id":"t","name":"n","input":${deep}}`;
+      const body = `{"model":"claude-opus-4-5","max_tokens":9,"messages":[{"role":"assistant","content":[${block}]}]}`;
+      const upstream = await startUpstream();
+      closers.push(() => upstream.close());
+      upstream.answer = (_req, res) => res.writeHead(200, { 'content-type': 'application/json' }).end('{"usage":{}}');
+      const { url } = await start({ LONGHAUL_TRACE_CONTENT: '1', ANTHROPIC_BASE_URL: upstream.url });
+      const response = await post(`${url}/v1/messages`, key, body);
+      await response.text();
+      expect((await spanNamed('chat claude-opus-4-5')).attributes['longhaul.content.redacted']).toBe(true);
     });
 
     it('takes OpenInference’s names when these are wanted', async () => {
