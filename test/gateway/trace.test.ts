@@ -42,6 +42,13 @@ const messagesOf = (
 ): { role: string; parts: Record<string, unknown>[] }[] =>
   JSON.parse(String(span.attributes[`gen_ai.${name}.messages`])) as [];
 
+const deployment = (id: string, upstream: { url: string }): object => ({
+  id,
+  provider: 'openai-compatible',
+  model: id,
+  base_url: `${upstream.url}/v1`,
+});
+
 describe('traces of model calls', () => {
   let bed: TestBed;
   let collector: Collector;
@@ -160,15 +167,9 @@ describe('traces of model calls', () => {
       res
         .writeHead(200, { 'content-type': 'application/json' })
         .end('{"usage":{"prompt_tokens":3,"completion_tokens":4}}');
-    const at = (id: string, upstream: { url: string }): object => ({
-      id,
-      provider: 'openai-compatible',
-      model: id,
-      base_url: `${upstream.url}/v1`,
-    });
     const routes = [
-      { name: 'alias', retries: 0, deployments: [at('first', bad)], fallbacks: { default: ['spare'] } },
-      { name: 'spare', deployments: [at('second', good)] },
+      { name: 'alias', retries: 0, deployments: [deployment('first', bad)], fallbacks: { default: ['spare'] } },
+      { name: 'spare', deployments: [deployment('second', good)] },
     ];
     const file = path.join(folder, 'gateway.yaml');
     await writeFile(file, JSON.stringify({ routes }));
@@ -245,7 +246,7 @@ describe('traces of model calls', () => {
       ['chat', '/v1/chat/completions', false],
       ['responses', '/v1/responses', true],
       ['responses', '/v1/responses', false],
-    ] as const)('%s %s, stream: %s', async (protocol, path, stream) => {
+    ] as const)('%s %s, stream: %s', async (protocol, route, stream) => {
       const { url } = await start({ LONGHAUL_TRACE_CONTENT: '1' });
       const key = await mintKey(bed.pool);
       const text = `${SECRET_PROMPT} ${leaky}\n${scriptText([{ text: 'the answer', tools: [tool], chunks: 2 }])}`;
@@ -270,7 +271,7 @@ describe('traces of model calls', () => {
                   : { type: 'function', function: { name: 'bash' } },
               ],
             };
-      const response = await post(`${url}${path}`, key, body);
+      const response = await post(`${url}${route}`, key, body);
       expect(response.status, await response.text()).toBe(200);
       const span = await spanNamed('chat scripted');
       const [asked] = messagesOf(span, 'input');
