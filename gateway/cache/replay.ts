@@ -8,6 +8,7 @@ import type { CallKey } from '../calls/idempotency-key.ts';
 import type { CallJournal } from '../calls/call-journal.ts';
 import type { ModelRequest } from '../calls/model-request.ts';
 import { digestOf as requestDigest } from '../calls/recorded.ts';
+import { withoutUsage } from '../calls/whole-events.ts';
 import { REQUEST_ID_HEADER } from '../protocol.ts';
 import type { CallTelemetry } from '../trace.ts';
 import { NO_USAGE } from '../usage/normalise.ts';
@@ -32,7 +33,9 @@ export class Replayer {
    * Answers the request. Under an idempotency key the answer is recorded first, as one of a provider would be; false when
    * the key has an answer of its own already, or is being answered: nothing was sent then.
    */
-  async replay(request: ModelRequest, callKey: CallKey | undefined, answer: CachedAnswer): Promise<boolean> {
+  async replay(request: ModelRequest, callKey: CallKey | undefined, kept: CachedAnswer): Promise<boolean> {
+    // What is kept has the usage the gateway asks for; one caller wanted it, another did not.
+    const answer = request.upstream.hidesUsage === true ? { ...kept, body: withoutUsage(kept.body) } : kept;
     const isPriced = request.upstream.operation === 'generate';
     if (callKey !== undefined && isPriced) {
       if (!(await this.#record(request, callKey, answer))) return false;

@@ -76,7 +76,7 @@ export class WholeEvents {
 }
 
 /** The same events as without `include_usage`: no chunk of usage alone, no empty field in the others. */
-function withoutUsage(events: Buffer): Buffer {
+export function withoutUsage(events: Buffer): Buffer {
   const lines = events.toString('latin1').split(/(?<=\n)/);
   const kept: string[] = [];
   for (let at = 0; at < lines.length; at += 1) {

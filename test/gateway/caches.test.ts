@@ -1,4 +1,7 @@
 import { randomUUID } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
 import Anthropic from '@anthropic-ai/sdk';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { readCacheConfig } from '../../gateway/cache/config.ts';
@@ -87,6 +90,8 @@ const answersWith = (make: () => object) => (): void => {
   anthropic.answer = (_req, res) => res.writeHead(200, JSON_TYPE).end(JSON.stringify(make()));
 };
 const answers = answersWith(messageAnswer);
+
+const deployment = (model: string): object => ({ provider: 'anthropic', model, base_url: anthropic.url });
 
 function closedGate(): { gate: Promise<void>; release: () => void } {
   let open: (() => void) | undefined;
@@ -351,6 +356,34 @@ describe('the response cache', () => {
     await rowsOf(userId, 2);
   });
 
+  it('is of the model behind an alias, and not of the fallback that stood in for it', async () => {
+    const folder = await mkdtemp(path.join(os.tmpdir(), 'longhaul-cache-routes-'));
+    const file = path.join(folder, 'gateway.yaml');
+    const routes = [
+      { name: 'main', retries: 0, deployments: [deployment('claude-opus-4-5')], fallbacks: { default: ['spare'] } },
+      { name: 'also', retries: 0, deployments: [deployment('claude-opus-4-5')] },
+      { name: 'spare', retries: 0, deployments: [deployment('claude-sonnet-5')] },
+    ];
+    await writeFile(file, JSON.stringify({ routes }));
+    const routed = await startGateway(bed.pool, { LONGHAUL_GATEWAY_CONFIG: file });
+    try {
+      const { key } = await sessionWith(CACHED);
+      anthropic.answer = (_req, res, body) => {
+        const isMain = (JSON.parse(body) as { model: string }).model === 'claude-opus-4-5';
+        res.writeHead(isMain ? 529 : 200, JSON_TYPE).end(JSON.stringify(isMain ? { type: 'error' } : messageAnswer()));
+      };
+      const first = await ask(routed.url, key, 'alias', { model: 'main' });
+      expect([first.status, await first.text()]).toEqual([200, expect.any(String)]);
+      answers();
+      // `main` may rest after its failure; `also` is the same model.
+      expect((await ask(routed.url, key, 'alias', { model: 'also' })).headers.get('x-cache')).toBe('miss');
+      expect((await ask(routed.url, key, 'alias', { model: 'main' })).headers.get('x-cache')).toBe('hit');
+    } finally {
+      await routed.close();
+      await rm(folder, { recursive: true });
+    }
+  });
+
   it('needs no money: what is there is given when the budget is spent', async () => {
     const sessionId = await createSession(bed.pool, { budgetCents: '1' });
     await bed.pool.query('UPDATE sessions SET agent = $2 WHERE id = $1', [sessionId, JSON.stringify(CACHED)]);
@@ -372,16 +405,22 @@ describe('the response cache', () => {
       'data: [DONE]\n\n',
     ].join('');
     openai.answer = (_req, res) => res.writeHead(200, SSE).end(chat);
-    const askChat = (): Promise<Response> =>
+    const askChat = (extra: object = {}): Promise<Response> =>
       post(`${gateway.url}/v1/chat/completions`, key, {
         model: 'gpt-5',
         stream: true,
         messages: [{ role: 'user', content: 'hi' }],
+        ...extra,
       });
-    await (await askChat()).text();
+    const made = await (await askChat()).text();
     const again = await askChat();
     expect(again.headers.get('x-cache')).toBe('hit');
-    expect(await again.text()).toContain('"prompt_tokens":0,"completion_tokens":0');
+    // Nobody sees a usage report that was not asked for, and who asks for it gets one.
+    expect(await again.text()).toBe(made);
+    expect(made).not.toContain('prompt_tokens');
+    const reported = await askChat({ stream_options: { include_usage: true } });
+    expect(reported.headers.get('x-cache')).toBe('hit');
+    expect(await reported.text()).toContain('"prompt_tokens":0,"completion_tokens":0');
 
     const response = {
       id: 'resp_1',
