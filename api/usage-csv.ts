@@ -1,6 +1,5 @@
-import { once } from 'node:events';
+import { pipeline } from 'node:stream/promises';
 import type { Response } from 'express';
-import { LIMITS } from '../contracts/limits.ts';
 import { usageSums } from '../contracts/usage.ts';
 import type { Pool } from '../db/pool.ts';
 import { EXPORT_COLUMNS, exportCalls } from '../db/queries/usage-export.ts';
@@ -9,15 +8,21 @@ import type { Logger } from '../telemetry/logger.ts';
 import { csvLine } from './csv.ts';
 import { renderUsageSums } from './render/usage.ts';
 
-/** Lines of an export, a page of the database at a time. */
-export function usageLines(pool: Pool, scope: UsageScope, grouping: UsageGrouping): AsyncGenerator<string> {
-  return grouping.groupBy.length === 0 && grouping.bucket === undefined
-    ? callLines(pool, scope)
-    : groupLines(pool, scope, grouping);
+/** All groups are summed up again for each page. */
+const GROUPS_PER_PAGE = 10_000;
+
+/** Lines of an export, a page of the database at a time; the first piece has the header. */
+export async function* usageLines(pool: Pool, scope: UsageScope, grouping: UsageGrouping): AsyncGenerator<string> {
+  const isGrouped = grouping.groupBy.length > 0 || grouping.bucket !== undefined;
+  let header = csvLine(isGrouped ? groupColumns(grouping) : EXPORT_COLUMNS);
+  for await (const lines of isGrouped ? groupLines(pool, scope, grouping) : callLines(pool, scope)) {
+    yield header + lines;
+    header = '';
+  }
+  if (header !== '') yield header;
 }
 
 async function* callLines(pool: Pool, scope: UsageScope): AsyncGenerator<string> {
-  yield csvLine(EXPORT_COLUMNS);
   for await (const rows of exportCalls(pool, scope)) {
     yield rows
       .map((row) => csvLine(EXPORT_COLUMNS.map((name) => (name === 'labels' ? labelsCell(row.labels) : row[name]))))
@@ -29,17 +34,19 @@ function labelsCell(labels: unknown): string {
   return Array.isArray(labels) ? labels.join(';') : '';
 }
 
+function groupColumns({ groupBy, bucket }: UsageGrouping): string[] {
+  return [...(bucket === undefined ? [] : ['bucket_start']), ...groupBy, ...Object.keys(usageSums.shape)];
+}
+
 async function* groupLines(pool: Pool, scope: UsageScope, grouping: UsageGrouping): AsyncGenerator<string> {
-  const limit = LIMITS.pageSizeMax * 10;
-  const hasBuckets = grouping.bucket !== undefined;
-  yield csvLine([...(hasBuckets ? ['bucket_start'] : []), ...grouping.groupBy, ...Object.keys(usageSums.shape)]);
+  const { groupBy, bucket } = grouping;
   let cursor: string | undefined;
   do {
-    const page = await usageByGroup(pool, scope, grouping, { limit, cursor });
+    const page = await usageByGroup(pool, scope, grouping, { limit: GROUPS_PER_PAGE, cursor });
     yield page.data
       .map((item) => {
-        const group = grouping.groupBy.map((name) => item.group[name]);
-        return csvLine([...(hasBuckets ? [item.bucketStart] : []), ...group, ...Object.values(renderUsageSums(item))]);
+        const start = bucket === undefined ? [] : [item.bucketStart];
+        return csvLine([...start, ...groupBy.map((name) => item.group[name]), ...Object.values(renderUsageSums(item))]);
       })
       .join('');
     cursor = page.nextPage ?? undefined;
@@ -53,13 +60,9 @@ export async function sendCsv(res: Response, name: string, lines: AsyncGenerator
   res.type('text/csv; charset=utf-8').setHeader('content-disposition', `attachment; filename="${name}.csv"`);
   try {
     if (first.done !== true) res.write(first.value);
-    for await (const line of lines) {
-      if (res.destroyed) return;
-      if (!res.write(line)) await Promise.race([once(res, 'drain'), once(res, 'close')]);
-    }
-    res.end();
+    await pipeline(lines, res);
   } catch (error) {
+    // The reader has gone away, or the database has.
     log.warn({ err: error }, 'an export ended in the middle');
-    res.destroy();
   }
 }

@@ -9,6 +9,7 @@ import { ListPrices, namesOf, type PriceBook, type PriceTarget } from './price-b
 
 const POLL_MS = 10_000;
 const RECONNECT_MS = 1_000;
+const CACHE_ENTRIES = 5_000;
 
 /**
  * List prices with those that were set in the database before them. They are kept in memory: a notice says when to read
@@ -21,6 +22,8 @@ export class LivePrices implements PriceBook {
   readonly #stopping = new AbortController();
   #tasks: Promise<void>[] = [];
   #overrides = new Map<string, ModelPrice>();
+  /** What was found in `overrides`; a running stream asks again and again. */
+  readonly #found = new Map<string, ModelPrice | undefined>();
   #revision: string | undefined;
   #reading: Promise<void> | undefined;
   #isStale = false;
@@ -73,6 +76,7 @@ export class LivePrices implements PriceBook {
             { ...rates, tiers, modelId: model, source: 'override' },
           ]),
         );
+        this.#found.clear();
         this.#revision = revision;
       } catch (error) {
         this.#logger.warn({ err: error }, 'prices were not read; the last ones hold');
@@ -81,7 +85,16 @@ export class LivePrices implements PriceBook {
   }
 
   /** A team's price goes before everybody's, one for the provider before one for whoever serves the model. */
-  #findOverride({ teamId, provider, model }: PriceTarget): ModelPrice | undefined {
+  #findOverride(target: PriceTarget): ModelPrice | undefined {
+    const key = `${target.teamId} ${target.provider ?? ''} ${target.model}`;
+    if (this.#found.has(key)) return this.#found.get(key);
+    const found = this.#lookUp(target);
+    if (this.#found.size >= CACHE_ENTRIES) this.#found.clear();
+    this.#found.set(key, found);
+    return found;
+  }
+
+  #lookUp({ teamId, provider, model }: PriceTarget): ModelPrice | undefined {
     for (const team of [teamId, null]) {
       for (const by of provider === null ? [null] : [provider, null]) {
         for (const name of namesOf(model)) {
