@@ -30,6 +30,32 @@ export interface ModelPrice extends TokenRates {
   source: 'override' | 'table' | 'library';
 }
 
+/** The price of a deployment, as routes are configured: nano-dollars a token, parts of them too. */
+export interface DeploymentPrice {
+  input_nanos: number;
+  output_nanos: number;
+  cache_read_nanos?: number;
+  cache_write_5m_nanos?: number;
+  cache_write_1h_nanos?: number;
+}
+
+/** The same in pico-dollars; what is absent costs what the tokens cost without a cache. */
+export function fromNanos(price: DeploymentPrice): TokenRates & { tiers: readonly PriceTier[] } {
+  const picos = (nanos: number): number => Math.round(nanos * 1_000);
+  const outputPicos = picos(price.output_nanos);
+  const write = price.cache_write_5m_nanos ?? price.input_nanos;
+  return {
+    inputPicos: picos(price.input_nanos),
+    outputPicos,
+    reasoningPicos: outputPicos,
+    cacheReadPicos: picos(price.cache_read_nanos ?? price.input_nanos),
+    cacheWrite5mPicos: picos(write),
+    cacheWrite1hPicos: picos(price.cache_write_1h_nanos ?? write),
+    webSearchPicos: 0,
+    tiers: [],
+  };
+}
+
 const PICOS_PER_MICRO = 1_000_000;
 
 /** What a call costs, rounded up to a whole micro-dollar once, after all its tokens are added up. */

@@ -85,7 +85,7 @@ class GatewayServer implements Gateway {
     this.#router = new Router({ pool, config, logger, scripted: this.#scripted });
     this.#authenticator = new Authenticator(pool);
     this.#metrics = new GatewayMetrics(deps.registry);
-    this.#prices = new LivePrices(pool, logger);
+    this.#prices = new LivePrices(pool, logger, (teamId, deployment) => this.#router.priceOf(teamId, deployment));
     this.#ready = Promise.all([this.#prices.start(), this.#router.ready]);
     this.#telemetry = new CallTelemetry(deps.tracing ?? NO_TRACING, deps.registry);
     this.#budgets = new BudgetService({ pool, logger, prices: this.#prices, config });

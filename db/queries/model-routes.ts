@@ -65,6 +65,12 @@ export async function getModelRoute(
   return toCamel<ModelRouteRow>(requireRow(result.rows[0] as object | undefined, `model route ${id}`));
 }
 
+/** The team's route of this very name. */
+export async function findModelRoute(db: Queryable, teamId: string, name: string): Promise<ModelRouteRow | undefined> {
+  const result = await db.query(`SELECT ${COLUMNS} FROM model_routes WHERE team_id = $1 AND name = $2`, [teamId, name]);
+  return result.rows[0] === undefined ? undefined : toCamel<ModelRouteRow>(result.rows[0] as object);
+}
+
 export async function updateModelRoute(tx: Queryable, id: string, spec: RouteBody): Promise<ModelRouteRow> {
   const result = await tx.query(
     `UPDATE model_routes SET spec = $2, updated_at = clock_timestamp() WHERE id = $1 RETURNING ${COLUMNS}`,

@@ -14,6 +14,8 @@ export interface ReserveRequest {
   attribution: Attribution;
   provider: string;
   model: string;
+  /** The configured deployment that is asked first. */
+  deployment: string | null;
   isStream: boolean;
   inputBytes: number;
   maxOutputTokens: number | null;
@@ -93,7 +95,7 @@ export class BudgetKeeper {
     return new Hold(plan, answer);
   }
 
-  #planOf({ attribution, provider, model }: ReserveRequest, budgets: readonly BudgetRow[]): HoldPlan {
+  #planOf({ attribution, provider, model, deployment }: ReserveRequest, budgets: readonly BudgetRow[]): HoldPlan {
     const { prices, book, alerts } = this.#deps;
     const nowMs = Date.now();
     const bounded: PaidFrom[] = [];
@@ -108,7 +110,7 @@ export class BudgetKeeper {
       }
     }
     const price: HoldPlan['price'] = (usage, served) =>
-      prices.costMicros({ ...(served ?? { provider, model }), teamId: attribution.teamId }, usage);
+      prices.costMicros({ ...(served ?? { provider, model, deployment }), teamId: attribution.teamId }, usage);
     return { book, alerts, bounded, counted, callLimit, price, isFull: false };
   }
 

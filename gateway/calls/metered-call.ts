@@ -51,6 +51,7 @@ export class MeteredCall {
       attribution: request.caller.attribution,
       provider: request.provider.name,
       model: request.model,
+      deployment: request.modelDeployment,
       isStream: request.isStream,
       inputBytes: request.upstream.body.length,
       maxOutputTokens: request.maxOutputTokens,

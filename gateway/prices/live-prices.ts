@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Usage } from '../../contracts/definitions.ts';
-import { priceCall, type ModelPrice } from '../../contracts/model-prices.ts';
+import { fromNanos, priceCall, type DeploymentPrice, type ModelPrice } from '../../contracts/model-prices.ts';
 import { listenOn } from '../../db/listen.ts';
 import type { Pool } from '../../db/pool.ts';
 import { PRICES_CHANNEL, priceRevision, readAllPrices } from '../../db/queries/prices.ts';
@@ -11,6 +11,9 @@ const POLL_MS = 10_000;
 const RECONNECT_MS = 1_000;
 const CACHE_ENTRIES = 5_000;
 
+/** The price a deployment was configured with. */
+type DeploymentPrices = (teamId: string, deployment: string) => DeploymentPrice | undefined;
+
 /**
  * List prices with those that were set in the database before them. They are kept in memory: a notice says when to read
  * them again, a slow poll finds what a lost connection missed, and while Postgres is away the last ones hold.
@@ -19,6 +22,7 @@ export class LivePrices implements PriceBook {
   readonly #list = new ListPrices();
   readonly #pool: Pool;
   readonly #logger: Logger;
+  readonly #ofDeployment: DeploymentPrices;
   readonly #stopping = new AbortController();
   #tasks: Promise<void>[] = [];
   #overrides = new Map<string, ModelPrice>();
@@ -28,9 +32,10 @@ export class LivePrices implements PriceBook {
   #reading: Promise<void> | undefined;
   #isStale = false;
 
-  constructor(pool: Pool, logger: Logger) {
+  constructor(pool: Pool, logger: Logger, ofDeployment: DeploymentPrices = () => undefined) {
     this.#pool = pool;
     this.#logger = logger;
+    this.#ofDeployment = ofDeployment;
   }
 
   /** Follows the database until `close`. Ends when the prices have been read for the first time, or could not be. */
@@ -40,6 +45,9 @@ export class LivePrices implements PriceBook {
   }
 
   find(target: PriceTarget): ModelPrice | undefined {
+    const { teamId, model, deployment } = target;
+    const configured = typeof deployment === 'string' ? this.#ofDeployment(teamId, deployment) : undefined;
+    if (configured !== undefined) return { ...fromNanos(configured), modelId: model, source: 'override' };
     return (this.#overrides.size === 0 ? undefined : this.#findOverride(target)) ?? this.#list.find(target);
   }
 

@@ -10,6 +10,8 @@ export interface PriceTarget {
   /** As the provider knows it. */
   model: string;
   teamId: string;
+  /** The configured deployment that answers, where there is one: it may have a price of its own. */
+  deployment?: string | null | undefined;
 }
 
 /** Prices of all models, in memory: neither method waits for anything. */

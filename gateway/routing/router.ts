@@ -97,6 +97,11 @@ export class Router {
     return (asked ?? this.#source.table.deployments(teamId).find(isTheOne))?.provider();
   }
 
+  /** The price a deployment of the team was configured with. */
+  priceOf(teamId: string, deployment: string): Deployment['price'] {
+    return this.#source.table.deployments(teamId).find(({ id }) => id === deployment)?.price;
+  }
+
   /** Models a team can ask for, with who answers. */
   models(teamId: string): { id: string; provider: string }[] {
     const { table } = this.#source;

@@ -119,6 +119,24 @@ describe('prices', () => {
     await open().expect(200);
   });
 
+  it('make a route fit for a budget when everybody who may answer has one', async () => {
+    const { agentId, environmentId } = await makeAgent(api, { model: 'smart' });
+    const budget = { type: 'limit', max_list_cost: { amount: '100', currency: 'USD' } };
+    const open = () => api.post('/v1/sessions', { agent: agentId, environment_id: environmentId, budget });
+    expect((await open().expect(400)).body.error.message).toContain('smart');
+    const known = { provider: 'anthropic', model: 'claude-opus-5' };
+    const unknown = { provider: 'openai-compatible', base_url: 'http://127.0.0.1:9/v1', model: 'cellar-model' };
+    const made = await api.post('/v1/model-routes', { name: 'smart', deployments: [known, unknown] }).expect(200);
+    expect((await open().expect(400)).body.error).toMatchObject({
+      code: 'model_not_budgetable',
+      message: expect.stringContaining('cellar-model') as string,
+    });
+    const priced = { ...unknown, price: { input_nanos: 1, output_nanos: 1 } };
+    const id = made.body.id as string;
+    await api.post(`/v1/model-routes/${id}`, { deployments: [known, priced] }).expect(200);
+    await open().expect(200);
+  });
+
   it('come from a LiteLLM price map', async () => {
     const litellm = {
       'map-model': { litellm_provider: 'anthropic', input_cost_per_token: 1e-6, output_cost_per_token: 2e-6 },

@@ -5,6 +5,7 @@ import type { Usage } from '../../contracts/definitions.ts';
 import { readLitellmPrices } from '../../contracts/litellm-prices.ts';
 import { priceCall, type ModelPrice, type TokenRates } from '../../contracts/model-prices.ts';
 import { PRICED_MODELS } from '../../contracts/prices.ts';
+import { insertModelRoute } from '../../db/queries/model-routes.ts';
 import { deletePrice, setPrices } from '../../db/queries/prices.ts';
 import { LivePrices } from '../../gateway/prices/live-prices.ts';
 import { ListPrices } from '../../gateway/prices/price-book.ts';
@@ -19,6 +20,7 @@ import {
   post,
   scriptText,
   startGateway,
+  startUpstream,
   type TestBed,
 } from './support.ts';
 
@@ -327,5 +329,35 @@ describe('prices that were set', () => {
     ]);
     await eventually(async () => (await ask()) === 200_000);
     await gateway.close();
+  }, 120_000);
+
+  it('of a deployment go before all others', async () => {
+    const upstream = await startUpstream();
+    upstream.answer = (_req, res) =>
+      res
+        .writeHead(200, { 'content-type': 'application/json' })
+        .end('{"usage":{"prompt_tokens":1000,"completion_tokens":1000,"prompt_tokens_details":{"cached_tokens":600}}}');
+    await setPrices(bed.pool, scope('team'), [{ provider: null, model: 'qwen', rates: flat(100), tiers: [] }]);
+    const deployment = { provider: 'openai-compatible' as const, base_url: `${upstream.url}/v1`, model: 'qwen' };
+    const price = { input_nanos: 37.5, output_nanos: 2_000, cache_read_nanos: 0.5 };
+    for (const [name, spec] of [
+      ['house', { ...deployment, price }],
+      ['plain', deployment],
+    ] as const) {
+      await insertModelRoute(bed.pool, { teamId: 'team', userId: 'u', name, spec: { deployments: [spec] } });
+    }
+    const gateway = await startGateway(bed.pool, { LONGHAUL_GATEWAY_HOSTS: '127.0.0.1' });
+    const key = await mintKey(bed.pool);
+    const costOfCall = async (model: string): Promise<unknown> => {
+      await bed.pool.query('DELETE FROM ledger');
+      const body = { model, messages: [{ role: 'user', content: 'x' }] };
+      expect((await post(`${gateway.url}/v1/chat/completions`, key, body)).status).toBe(200);
+      return eventually(async () => (await ledgerRows(bed.pool))[0]?.['cost_micros'] as number | undefined);
+    };
+    // 400 x 37.5 + 600 x 0.5 + 1,000 x 2,000 nano-dollars, rounded up.
+    expect(await costOfCall('house')).toBe(2_016);
+    expect(await costOfCall('plain')).toBe(100_000 + 40_000 + 600);
+    await gateway.close();
+    await upstream.close();
   }, 120_000);
 });
