@@ -41,7 +41,6 @@ export interface DeploymentPrice {
 
 /** The same in pico-dollars; what is absent costs what the tokens cost without a cache. */
 export function fromNanos(price: DeploymentPrice): TokenRates & { tiers: readonly PriceTier[] } {
-  const picos = (nanos: number): number => Math.round(nanos * 1_000);
   const outputPicos = picos(price.output_nanos);
   const write = price.cache_write_5m_nanos ?? price.input_nanos;
   return {
@@ -54,6 +53,10 @@ export function fromNanos(price: DeploymentPrice): TokenRates & { tiers: readonl
     webSearchPicos: 0,
     tiers: [],
   };
+}
+
+function picos(nanos: number): number {
+  return Math.round(nanos * 1_000);
 }
 
 const PICOS_PER_MICRO = 1_000_000;
