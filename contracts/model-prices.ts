@@ -41,21 +41,21 @@ export interface DeploymentPrice {
 
 /** The same in pico-dollars; what is absent costs what the tokens cost without a cache. */
 export function fromNanos(price: DeploymentPrice): TokenRates & { tiers: readonly PriceTier[] } {
-  const outputPicos = picos(price.output_nanos);
+  const outputPicos = picosOf(price.output_nanos);
   const write = price.cache_write_5m_nanos ?? price.input_nanos;
   return {
-    inputPicos: picos(price.input_nanos),
+    inputPicos: picosOf(price.input_nanos),
     outputPicos,
     reasoningPicos: outputPicos,
-    cacheReadPicos: picos(price.cache_read_nanos ?? price.input_nanos),
-    cacheWrite5mPicos: picos(write),
-    cacheWrite1hPicos: picos(price.cache_write_1h_nanos ?? write),
+    cacheReadPicos: picosOf(price.cache_read_nanos ?? price.input_nanos),
+    cacheWrite5mPicos: picosOf(write),
+    cacheWrite1hPicos: picosOf(price.cache_write_1h_nanos ?? write),
     webSearchPicos: 0,
     tiers: [],
   };
 }
 
-function picos(nanos: number): number {
+function picosOf(nanos: number): number {
   return Math.round(nanos * 1_000);
 }
 
