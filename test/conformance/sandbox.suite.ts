@@ -182,7 +182,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         const poll = async (): Promise<Uint8Array> => {
           await provider.execStart(
             ref,
-            { execId: 'binary', argv: ['printf', '\\000\\377\\200'], timeoutMs: 10_000 },
+            { execId: 'binary', argv: ['printf', '\\000\\377\\200'], timeoutMs: 150_000 },
             soon(),
           );
           await follow(provider, ref, 'binary');
@@ -199,7 +199,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
 
       it('gives output while the command runs, from any offset', async () => {
         const script = 'echo first; while [ ! -e go ]; do :; done; echo second';
-        await provider.execStart(ref, { execId: 'stream', argv: ['bash', '-c', script], timeoutMs: 60_000 }, soon());
+        await provider.execStart(ref, { execId: 'stream', argv: ['bash', '-c', script], timeoutMs: 150_000 }, soon());
         let seen = '';
         await until('the first line', async () => {
           const poll = await provider.execPoll(ref, 'stream', { out: 0, err: 0 }, 1_000, soon());
@@ -236,7 +236,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
 
       it('starts an id once, however often and from wherever it is asked', async () => {
         const other = await under.another();
-        const spec = { execId: 'once', argv: ['bash', '-c', 'echo ran >> once; sleep 0.2'], timeoutMs: 30_000 };
+        const spec = { execId: 'once', argv: ['bash', '-c', 'echo ran >> once; sleep 0.2'], timeoutMs: 150_000 };
         const starters = [provider, provider, other.provider, other.provider];
         await Promise.all(starters.map((each) => each.execStart(ref, spec, soon())));
         await follow(provider, ref, 'once');
@@ -251,7 +251,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         const script = 'echo begun; while [ ! -e on ]; do :; done; echo ended; exit 3';
         await victim.provider.execStart(
           ref,
-          { execId: 'orphan', argv: ['bash', '-c', script], timeoutMs: 60_000 },
+          { execId: 'orphan', argv: ['bash', '-c', script], timeoutMs: 150_000 },
           soon(),
         );
         await victim.kill();
@@ -269,7 +269,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         const raced = await fresh();
         for (let round = 0; round < 8; round += 1) {
           const execId = `race-${round}`;
-          const spec = { execId, argv: ['bash', '-c', `echo ran >> ${execId}`], timeoutMs: 30_000 };
+          const spec = { execId, argv: ['bash', '-c', `echo ran >> ${execId}`], timeoutMs: 150_000 };
           const victim = await under.another();
           await victim.provider.get(raced, soon());
           const started = victim.provider.execStart(raced, spec, soon()).catch(() => undefined);
@@ -311,7 +311,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
       });
 
       it('never starts a command that was killed before', async () => {
-        const spec = { execId: 'forbidden', argv: ['touch', '/workspace/forbidden'], timeoutMs: 30_000 };
+        const spec = { execId: 'forbidden', argv: ['touch', '/workspace/forbidden'], timeoutMs: 150_000 };
         await provider.execKill(ref, 'forbidden', soon());
         await provider.execStart(ref, spec, soon());
         expect((await follow(provider, ref, 'forbidden')).status).toEqual({ state: 'killed', reason: 'signal' });
@@ -319,7 +319,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
       });
 
       it('kills what writes too much', async () => {
-        await provider.execStart(ref, { execId: 'flood', argv: ['yes'], timeoutMs: 120_000 }, soon());
+        await provider.execStart(ref, { execId: 'flood', argv: ['yes'], timeoutMs: 150_000 }, soon());
         const signal = soon();
         let next = { out: 0, err: 0 };
         let state = 'running';
@@ -389,7 +389,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         const reader =
           'for i in $(seq 3000); do s=$(stat -c %s swap 2>/dev/null || echo none); echo $s; done | sort -u';
         await provider.writeFile(ref, '/workspace/swap', bytes('a'.repeat(1_000)), soon());
-        await provider.execStart(ref, { execId: 'reader', argv: ['bash', '-c', reader], timeoutMs: 60_000 }, soon());
+        await provider.execStart(ref, { execId: 'reader', argv: ['bash', '-c', reader], timeoutMs: 150_000 }, soon());
         for (let round = 0; round < 20; round += 1) {
           await provider.writeFile(ref, '/workspace/swap', bytes('b'.repeat(1_000 + (round % 2) * 1_000)), soon());
         }

@@ -58,9 +58,8 @@ for (const mode of SANDBOX_MODES) {
         const late = write(sleeper, execId, EARLY).finally(() => {
           isOver = true;
         });
-        await until(name, () => {
-          return Promise.resolve(isOver || isThere(box('execs', `x-${execId}`), box('box', 'workspace')));
-        });
+        const isReached = (): boolean => isOver || isThere(box('execs', `x-${execId}`), box('box', 'workspace'));
+        await until(name, () => Promise.resolve(isReached()), 0);
         process.kill(sleeper.pid, 'SIGSTOP');
         expect(await write(worker, execId, EARLY)).toMatchObject({ isError: false });
         expect(await write(worker, `${execId}-later`, LATER)).toMatchObject({ isError: false });

@@ -151,7 +151,7 @@ for (const mode of SANDBOX_MODES) {
       const ref = await bed.provider.create(smallSpec('escape'), 'k', soon());
       const look =
         'for i in $(seq 400); do for d in /proc/[0-9]*/root /proc/[0-9]*/cwd; do [ -e $d/etc/shadow ] && echo SEEN $d; [ -e $d/sandbox.json ] && echo SEEN $d; done; done; echo done';
-      await bed.provider.execStart(ref, { execId: 'look', argv: ['bash', '-c', look], timeoutMs: 60_000 }, soon());
+      await bed.provider.execStart(ref, { execId: 'look', argv: ['bash', '-c', look], timeoutMs: 150_000 }, soon());
       for (let round = 0; round < 20; round += 1) {
         await shell(bed.provider, ref, 'true');
         await bed.provider.stat(ref, '/workspace', soon());

@@ -1,9 +1,10 @@
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import type { ExecSpec, ExecState, SandboxProvider, SandboxRef, SandboxSpec } from '../../activities/sandbox/port.ts';
 
 const MIB = 1024 * 1024;
 
 /** Long enough for the slowest machine; a test that waits this long has failed. */
-export const LONG_MS = 60_000;
+export const LONG_MS = 180_000;
 
 /** A signal of its own for each call, so that nothing hangs. */
 export function soon(): AbortSignal {
@@ -51,7 +52,7 @@ export async function runIn(
 ): Promise<Finished> {
   executions += 1;
   const execId = change.execId ?? `run-${executions}`;
-  await provider.execStart(ref, { execId, argv, timeoutMs: 30_000, ...change }, soon());
+  await provider.execStart(ref, { execId, argv, timeoutMs: 150_000, ...change }, soon());
   return follow(provider, ref, execId);
 }
 
@@ -65,11 +66,14 @@ export function shell(
   return runIn(provider, ref, ['bash', '-c', line], change);
 }
 
-/** Asks again until the answer is yes: tests wait for conditions, never for time. */
-export async function until(what: string, isTrue: () => Promise<boolean>): Promise<void> {
+/**
+ * Asks again until the answer is yes: tests wait for conditions, never for time. Without a pause for what is over soon; with
+ * one, a machine that is busy gets on with what is waited for.
+ */
+export async function until(what: string, isTrue: () => Promise<boolean>, pauseMs = 10): Promise<void> {
   const deadlineMs = Date.now() + LONG_MS;
   while (!(await isTrue())) {
     if (Date.now() > deadlineMs) throw new Error(`never happened: ${what}`);
-    await new Promise((resolve) => setImmediate(resolve));
+    await (pauseMs === 0 ? nextTurn() : delay(pauseMs));
   }
 }

@@ -34,7 +34,7 @@ const aborts = new Map();
 /** A tool as the worker runs it, without the ledger around it. */
 async function runTool(name, ref, execId, input, signal) {
   const lease = { id: 'lease', ref, provider };
-  const context = { lease, effectId: execId, execId, timeoutMs: 60_000, resumed: false, signal };
+  const context = { lease, effectId: execId, execId, timeoutMs: 150_000, resumed: false, signal };
   return tools[name](context, input, undefined, () => Promise.resolve());
 }
 

@@ -50,8 +50,8 @@ export function makeBed(mode: SandboxMode, env: Record<string, string> = {}, par
     close: async () => {
       const owners = ['conformance', 'somebody else', 'escape'];
       for (const owner of owners) {
-        for await (const info of main.provider.list(owner, AbortSignal.timeout(60_000))) {
-          await main.provider.destroy(info.ref, AbortSignal.timeout(60_000));
+        for await (const info of main.provider.list(owner, AbortSignal.timeout(180_000))) {
+          await main.provider.destroy(info.ref, AbortSignal.timeout(180_000));
         }
       }
       for (const each of processes) await each.kill();

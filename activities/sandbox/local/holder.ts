@@ -16,7 +16,7 @@ import { heldBy } from './groups.ts';
 import type { SandboxRecord } from './record.ts';
 import { pathsOf } from './record.ts';
 
-const START_MS = 10_000;
+const START_MS = 15_000;
 const COMPLAINT_MS = 1_000;
 
 /** Names a sandbox's processes on the host without telling where its files are. */
