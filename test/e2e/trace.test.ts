@@ -223,3 +223,41 @@ describe('the trace of a session', { timeout: STACK_TEST_MS }, () => {
     await sameInTheRecord(sessionId);
   });
 });
+
+describe('the trace of a session whose content may be told', { timeout: STACK_TEST_MS }, () => {
+  let stack: TestStack;
+  let driver: SessionDriver;
+  let collector: Collector;
+  beforeAll(async () => {
+    collector = await startCollector();
+    const env = { OTEL_BSP_SCHEDULE_DELAY: '50', LONGHAUL_TRACE_CONTENT: '1' };
+    stack = await startStack({ env: { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, ...env } });
+    driver = new SessionDriver(stack);
+  });
+  afterAll(async () => {
+    await driver.close();
+    await stack.stop();
+    await collector.close();
+  });
+
+  it('holds what a tool was given and gave, without what looks like a secret', async () => {
+    const secret = 'ghp_abcdefghijklmnopqrstuvwxyz012345';
+    const sessionId = await driver.open([{ tools: [bash(`echo seen-by-all ${secret}; exit 3`)] }, { text: 'done' }]);
+    await driver.quiet([sessionId]);
+    const spans = (): ReceivedSpan[] => collector.spans().filter((span) => span.traceId === traceIdOf(sessionId));
+    const find = (name: string): ReceivedSpan | undefined => spans().find((span) => span.name === name);
+    await driver.until('tool and turn are told of', () => {
+      return find('execute_tool bash') !== undefined && find('invoke_agent chaos always_allow') !== undefined;
+    });
+    const tool = find('execute_tool bash');
+    expect(tool).toMatchObject({ isError: true, attributes: { 'error.type': 'tool_error' } });
+    expect(tool?.attributes['gen_ai.tool.call.arguments']).toContain('echo seen-by-all [redacted]');
+    expect(tool?.attributes['gen_ai.tool.call.result']).toContain('seen-by-all [redacted]');
+    expect(tool?.attributes['longhaul.content.redacted']).toBe(true);
+    await driver.until(
+      'both calls are told of',
+      () => spans().filter(({ name }) => name === 'chat scripted').length === 2,
+    );
+    expect(collector.bytes().includes(secret)).toBe(false);
+  });
+});
