@@ -84,6 +84,11 @@ export function isOutage(error: unknown): boolean {
   );
 }
 
+/** True when Postgres ended the work so that others could go on: it may be tried again. */
+export function isDeadlock(error: unknown): boolean {
+  return error instanceof Error && (error as { code?: unknown }).code === '40P01';
+}
+
 /** True when a row that another one must refer to is not there. */
 export function isMissingReference(error: unknown): boolean {
   return error instanceof Error && (error as { code?: unknown }).code === '23503';

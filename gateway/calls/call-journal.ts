@@ -1,4 +1,4 @@
-import { isMissingReference, isOutage, withTransaction, type Pool, type Queryable } from '../../db/pool.ts';
+import { isDeadlock, isMissingReference, isOutage, withTransaction, type Pool, type Queryable } from '../../db/pool.ts';
 import { changeWindows, type BudgetWindow } from '../../db/queries/budget-slices.ts';
 import {
   deleteIntents,
@@ -53,13 +53,13 @@ const RETRY_MS = 500;
 const FLUSH_MS = 20;
 const MAX_BATCH = 500;
 
-/** Runs database work again while Postgres is away, at most until `deadlineMs`; other errors are thrown at once. */
+/** Runs database work again while Postgres is away or has picked it to end a deadlock, at most until `deadlineMs`. */
 export async function throughOutages<T>(deadlineMs: number, work: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
       return await work();
     } catch (error) {
-      if (!isOutage(error) || Date.now() + RETRY_MS > deadlineMs) throw error;
+      if (!(isOutage(error) || isDeadlock(error)) || Date.now() + RETRY_MS > deadlineMs) throw error;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }

@@ -222,8 +222,9 @@ export class RecordedCalls {
       throughOutages(Date.now() + this.#deps.timeouts.totalMs, () =>
         withTransaction(this.#deps.pool, async (tx) => {
           const isMine = isAnswered && (await completeModelCall(tx, key.stored, this.#owner, broadcast.answer()));
-          await write(tx);
+          // The key's row is locked first, the pools' rows last: a renewal locks many keys and must not wait for pools.
           if (!isAnswered) await releaseModelCall(tx, key.stored, this.#owner);
+          await write(tx);
           return isMine;
         }),
       ),
