@@ -32,14 +32,16 @@ async function findUnpriced(db: Queryable, teamId: string, name: string): Promis
   return undefined;
 }
 
-/** Refuses changes to a pool that was made from the `budget` field of a session or a key, and to one that is archived. */
-export function requireOwnBudget(row: BudgetRow, options: { evenArchived?: boolean } = {}): void {
-  if (row.isManaged)
-    throw new LonghaulError(
-      'invalid_request',
-      `change the budget of the ${row.scopeKind === 'key' ? 'key' : 'session'}`,
-      { field: 'budget_id' },
-    );
+/**
+ * Refuses changes to a pool that was made from the `budget` field of a session or a key, to one of the whole installation
+ * that another team made, and to one that is archived.
+ */
+export function requireOwnBudget(row: BudgetRow, teamId: string, options: { evenArchived?: boolean } = {}): void {
+  if (row.isManaged) {
+    const holder = row.scopeKind === 'key' ? 'key' : 'session';
+    throw new LonghaulError('invalid_request', `change the budget of the ${holder}`, { field: 'budget_id' });
+  }
+  if (row.teamId !== teamId) throw new LonghaulError('forbidden', 'another team made this budget');
   if (row.archivedAt !== null && options.evenArchived !== true) {
     throw new LonghaulError('archived', `budget ${row.id} is archived`);
   }

@@ -15,7 +15,7 @@ export const archiveBudget = endpoint({
   response: budgetPool,
   async handle({ db, principal }, { params }) {
     const before = await getBudget(db, principal.teamId, params.budget_id, { lock: true });
-    requireOwnBudget(before, { evenArchived: true });
+    requireOwnBudget(before, principal.teamId, { evenArchived: true });
     if (before.archivedAt !== null) return renderBudget(before);
     const row = await archive(db, before);
     await insertAudit(db, {

@@ -18,7 +18,7 @@ export const updateBudget = endpoint({
   response: budgetPool,
   async handle({ db, principal }, { params, body }) {
     const before = await getBudget(db, principal.teamId, params.budget_id, { lock: true });
-    requireOwnBudget(before);
+    requireOwnBudget(before, principal.teamId);
     const fields = changedBudgetFields(before, body);
     const row = await saveBudget(db, before, fields);
     await insertAudit(db, {

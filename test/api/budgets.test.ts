@@ -130,6 +130,13 @@ describe('budgets', () => {
     ]) {
       await request.set('authorization', `Bearer ${api.otherKey}`).expect(404);
     }
+    const all = { name: 'all', scope: { type: 'org' }, period: 'month', hard_limit: usd('100000') };
+    const org = `/v1/budgets/${(await api.post('/v1/budgets', all).expect(200)).body.id}`;
+    const other = `Bearer ${api.otherKey}`;
+    await api.get(org).set('authorization', other).expect(200);
+    await api.post(org, { name: 'stolen' }).set('authorization', other).expect(403);
+    await api.post(`${org}/archive`).set('authorization', other).expect(403);
+    await api.post(`${org}/archive`).expect(200);
     const theirs = await api.get('/v1/budgets').set('authorization', `Bearer ${api.otherKey}`).expect(200);
     expect(theirs.body.data).toEqual([]);
   });
