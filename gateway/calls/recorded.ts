@@ -160,11 +160,15 @@ export class RecordedCalls {
   /** Makes the call this process has claimed; gives the claim back when it may not be made. */
   async #start(request: ModelRequest, key: CallKey, digest: string): Promise<void> {
     let giveBack: (() => void) | undefined;
-    let metered: MeteredCall;
+    let metered: MeteredCall | undefined;
+    const claimedAtMs = Date.now();
     try {
       giveBack = this.#deps.authenticator.takeSlot(request.caller);
       metered = await MeteredCall.reserve(this.#deps.meter, request, key.place);
+      // Looking for money may have taken as long as a lease: nobody is asked twice.
+      if (Date.now() - claimedAtMs > this.#deps.leaseMs / 4) await this.#keepClaim(key);
     } catch (error) {
+      metered?.cancel();
       giveBack?.();
       await releaseModelCall(this.#deps.pool, key.stored, this.#owner);
       throw error;
@@ -184,6 +188,11 @@ export class RecordedCalls {
       });
     this.#running.set(key.stored, { digest, broadcast, call, done });
     this.#follow(request, broadcast, {});
+  }
+
+  async #keepClaim(key: CallKey): Promise<void> {
+    const mine = await renewModelCalls(this.#deps.pool, this.#owner, [key.stored], this.#deps.leaseMs);
+    if (!mine.has(key.stored)) throw await this.#whyLost(key.stored);
   }
 
   #call(request: ModelRequest, broadcast: Broadcast, metered: MeteredCall): UpstreamCall {

@@ -99,7 +99,8 @@ let calls = new Map<string, Call>();
 const start = (): Promise<GatewayProcess> =>
   startGatewayProcess({
     DATABASE_URL: bed.databaseUrl,
-    LONGHAUL_GATEWAY_LEASE_MS: '1000',
+    // Longer than a busy machine lets a living process wait.
+    LONGHAUL_GATEWAY_LEASE_MS: '3000',
     ANTHROPIC_BASE_URL: provider.url,
     ANTHROPIC_API_KEY: 'provider-key',
   });
@@ -124,11 +125,7 @@ async function provide(call: Call, res: ServerResponse, inputTokens: number): Pr
   const { plan: todo, bill } = call;
   bill.asked += 1;
   const fate = bill.asked === 1 ? todo.fate : 'good';
-  let isOpen = true;
-  res.on('close', () => {
-    isOpen = false;
-    call.leave();
-  });
+  res.on('close', () => call.leave());
   if (fate === 'error') {
     res.writeHead(500, { 'content-type': 'application/json' }).end('{"type":"error","error":{"message":"no"}}');
     return;
@@ -151,19 +148,19 @@ async function provide(call: Call, res: ServerResponse, inputTokens: number): Pr
   let sent = 0;
   // A keyed call goes on without its caller, so nobody is waited for unless the provider is about to cut it.
   const isPaced = todo.kind === 'stream' || fate === 'cut';
-  while (isOpen && sent < todo.pieces) {
+  while (!res.destroyed && sent < todo.pieces) {
     sent += 1;
     bill.outputTokens += todo.tokens;
     res.write(WIRES.messages.delta('word'.repeat(todo.tokens)));
     if (isPaced) await call.hasReceived(sent);
     else await new Promise((resolve) => setTimeout(resolve, 2));
-    if (fate === 'cut' && isOpen) {
+    if (fate === 'cut' && !res.destroyed) {
       // The connection breaks; what was sent has arrived.
       res.destroy();
       return;
     }
   }
-  if (!isOpen) return;
+  if (res.destroyed) return;
   bill.completed += 1;
   res.end(WIRES.messages.end(inputTokens, outputTokens));
 }
