@@ -227,7 +227,8 @@ async function run(call: Call, id: string): Promise<void> {
     if (leavesAfter !== null && call.plan.fate !== 'cut') await attempt(call, id, gateway, new AbortController());
     await Promise.all([untilWhole(call, id, gateway), doubled]);
   }
-  call.leave();
+  // A provider whose caller left is told by the gateway: it must not go on before.
+  if (kind === 'keyed') call.leave();
   call.endedAtMs = Date.now();
 }
 
