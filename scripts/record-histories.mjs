@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import Anthropic from '@anthropic-ai/sdk';
+import { Client, Connection } from '@temporalio/client';
 
 const home = process.env.LONGHAUL_HOME ?? '.longhaul';
 const dev = JSON.parse(readFileSync(path.join(home, 'dev.json'), 'utf8'));
@@ -97,12 +98,28 @@ const many = Array.from({ length: 150 }, (_, index) =>
 await session('long-turn', TOOLS, [...many, { text: 'end' }]);
 
 const agent = await beta.agents.create({ name: 'run', model: 'scripted' });
-const deployment = await beta.deployments.create({
-  name: 'run',
-  agent: agent.id,
-  environment_id: environment.id,
-  initial_events: [message([{ text: 'x' }])],
-});
-const run = await beta.deployments.run(deployment.id);
-for (let status = 'running'; status === 'running';) ({ status } = await beta.deploymentRuns.retrieve(run.id));
-record('manual-run', `deployment/${deployment.id}/${run.id}`);
+
+/** Runs a deployment by hand; `onStart` gets its workflow once its session works. */
+async function run(name, steps, onStart) {
+  const deployment = await beta.deployments.create({
+    name,
+    agent: agent.id,
+    environment_id: environment.id,
+    initial_events: [message(steps)],
+  });
+  const { id, session_id: sessionId } = await beta.deployments.run(deployment.id);
+  const workflowId = `deployment/${deployment.id}/${id}`;
+  if (onStart !== undefined) {
+    for (let status = 'idle'; status !== 'running';) ({ status } = await beta.sessions.retrieve(sessionId));
+    await onStart(workflowId);
+  }
+  for (let status = 'running'; status === 'running';) ({ status } = await beta.deploymentRuns.retrieve(id));
+  record(name, workflowId);
+}
+
+await run('manual-run', [{ text: 'x' }]);
+
+const connection = await Connection.connect({ address: dev.temporalAddress });
+const { workflow } = new Client({ connection, namespace: dev.temporalNamespace });
+await run('cancelled-run', [{ text: 'slow', chunks: 100, chunkMs: 500 }], (id) => workflow.getHandle(id).cancel());
+await connection.close();
