@@ -56,7 +56,8 @@ async function callAndPass(deps: DirectDeps, request: ModelRequest, metered: Met
       onData: (chunk) => res.write(chunk),
     },
   });
-  metered?.started(call);
+  // One in the background is charged by its own row: a note of this call, too, would charge it twice after a crash.
+  if (request.background === undefined) metered?.started(call);
   const outcome = await untilOver(call, res);
   const served = outcome.served ?? { model: request.model, provider: request.provider.name };
   deps.metrics.ended(served.model, served.provider, outcome);

@@ -44,7 +44,7 @@ async function kill(child: ChildProcess): Promise<void> {
 }
 
 /** A gateway process; resolves with its address once it listens. */
-async function startProcess(): Promise<{ child: ChildProcess; url: string }> {
+async function startProcess(env: Record<string, string> = {}): Promise<{ child: ChildProcess; url: string }> {
   const child = spawn(process.execPath, [MAIN], {
     env: {
       PATH: process.env['PATH'],
@@ -54,6 +54,7 @@ async function startProcess(): Promise<{ child: ChildProcess; url: string }> {
       LONGHAUL_SCRIPTED: '1',
       ANTHROPIC_BASE_URL: upstream.url,
       ANTHROPIC_API_KEY: 'provider-key',
+      ...env,
     },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -182,6 +183,31 @@ describe('gateway processes', () => {
       (await ledgerRows(bed.pool)).find((found) => found['session_id'] === sessionId),
     );
     expect(row).toMatchObject({ error: null });
+  });
+
+  it('bill a background response once, whoever of them was killed', async () => {
+    const own = await createApiKey(bed.pool, { name: 'k', userId: 'background', teamId: 'team' });
+    const usage = { input_tokens: 7, output_tokens: 3, total_tokens: 10 };
+    const say = (status: string): void => {
+      const body = { id: 'resp_killed', object: 'response', status, usage: status === 'completed' ? usage : null };
+      upstream.answer = (_req, res) =>
+        res.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+    };
+    say('queued');
+    const env = { OPENAI_BASE_URL: `${upstream.url}/v1`, OPENAI_API_KEY: 'provider-key' };
+    const dying = await startProcess(env);
+    const body = { model: 'gpt-5', input: 'x', background: true };
+    expect(await (await post(`${dying.url}/v1/responses`, own.key, body)).json()).toMatchObject({ status: 'queued' });
+    await kill(dying.child);
+    say('completed');
+    const gateways = await Promise.all([startProcess(env), startProcess(env)]);
+    const rows = (): Promise<Record<string, unknown>[]> =>
+      ledgerRows(bed.pool).then((all) => all.filter((row) => row['user_id'] === 'background'));
+    await eventually(async () => (await rows()).length > 0);
+    const headers = { 'x-api-key': own.key };
+    const asked = gateways.map(({ url }) => fetch(`${url}/v1/responses/resp_killed`, { headers }));
+    for (const response of await Promise.all(asked)) expect(response.status).toBe(200);
+    expect(await rows()).toMatchObject([{ input_tokens: 7, output_tokens: 3, usage_basis: 'reported' }]);
   });
 
   it('say whether they live and can work', async () => {
