@@ -25,5 +25,6 @@ export function createServices(given: { pool: Pool; config: ApiConfig; logger: L
     logger,
     tracing: given.tracing ?? NO_TRACING,
     config,
+    gatewayProblems: () => [],
   };
 }

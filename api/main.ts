@@ -35,6 +35,7 @@ async function main(): Promise<void> {
     registry: services.metrics.registry,
     tracing,
   });
+  services.gatewayProblems = () => gateway.problems();
   const app = createApp(services);
   const server = createServer((req, res) => {
     if (!gateway.handle(req, res)) app(req, res);

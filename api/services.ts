@@ -19,4 +19,6 @@ export interface Services {
   logger: Logger;
   tracing: Tracing;
   config: ApiConfig;
+  /** What is wrong with the routes of the gateway in this process; set by who runs one. */
+  gatewayProblems: () => readonly string[];
 }

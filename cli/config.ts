@@ -12,6 +12,8 @@ export interface CliConfig {
   temporalCli: string | undefined;
   cacheDir: string;
   logLevel: string | undefined;
+  /** Hosts that routes of teams may go to. */
+  gatewayHosts: string | undefined;
 }
 
 const text = (name: string): string | undefined => {
@@ -30,6 +32,7 @@ export function readConfig(): CliConfig {
     temporalCli: text('TEMPORAL_CLI'),
     cacheDir: path.join(text('XDG_CACHE_HOME') ?? path.join(os.homedir(), '.cache'), 'longhaul'),
     logLevel: text('LONGHAUL_LOG_LEVEL'),
+    gatewayHosts: text('LONGHAUL_GATEWAY_HOSTS'),
   };
 }
 

@@ -157,6 +157,19 @@ program
     process.exitCode = await importPrices(readConfig(), file, options);
   });
 
+program
+  .command('gateway')
+  .description('the gateway of model calls')
+  .command('import-litellm <file>')
+  .description('show what becomes of a LiteLLM config.yaml: what is taken, and what is ignored, key by key')
+  .option('-o, --output <file>', 'write it in our own shape')
+  .option('--json', 'print JSON', false)
+  .addHelpText('after', '\nExample:\n  longhaul gateway import-litellm config.yaml --output gateway.yaml')
+  .action(async (file: string, options: { output?: string; json: boolean }) => {
+    const { importLitellm } = await import('./commands/import-litellm.ts');
+    process.exitCode = await importLitellm(file, { output: options.output, json: options.json });
+  });
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -8,7 +8,7 @@ import { createTracing } from '../telemetry/tracing.ts';
 import { Authenticator } from './auth.ts';
 import { readGatewayProcessConfig } from './config.ts';
 import { sendError, sendJson } from './http.ts';
-import { createGateway } from './server.ts';
+import { createGateway, type Gateway } from './server.ts';
 
 /** The gateway as a process of its own: `/healthz` (alive), `/readyz` (database answers), `/metrics`, model routes. */
 async function main(): Promise<void> {
@@ -36,7 +36,7 @@ async function main(): Promise<void> {
   const server = createServer((req, res) => {
     if (gateway.handle(req, res)) return;
     if (req.method === 'GET' && req.url === '/healthz') sendJson(res, 200, {}, { status: 'ok' });
-    else if (req.method === 'GET' && req.url === '/readyz') void answerReady(pool, res);
+    else if (req.method === 'GET' && req.url === '/readyz') void answerReady(pool, gateway, res);
     else if (req.method === 'GET' && req.url === '/metrics') void metrics(req, res);
     else {
       const error = new LonghaulError(
@@ -67,10 +67,11 @@ async function main(): Promise<void> {
   process.on('SIGINT', (signal) => void stop(signal));
 }
 
-async function answerReady(pool: Pool, res: ServerResponse): Promise<void> {
+async function answerReady(pool: Pool, gateway: Gateway, res: ServerResponse): Promise<void> {
   try {
     await pool.query('SELECT 1');
-    sendJson(res, 200, {}, { status: 'ready' });
+    // Last good routes are in use: not well, but ready.
+    sendJson(res, 200, {}, { status: 'ready', ...(gateway.problems().length > 0 && { model_routes: 'stale' }) });
   } catch {
     sendJson(res, 503, {}, { status: 'database_unavailable' });
   }

@@ -136,6 +136,10 @@ class GatewayServer implements Gateway {
       stored('GET', '', 'retrieve');
       stored('DELETE', '', 'delete');
     }
+    // Where those who come from LiteLLM have their probes.
+    for (const probe of ['liveliness', 'liveness', 'readiness']) {
+      table.add('GET', `/health/${probe}`, 'chat', (exchange) => this.#health(exchange, probe === 'readiness'));
+    }
     table.add('POST', '/v1/model-calls/cancel', 'messages', (exchange) => this.#cancel(exchange));
     if (this.#deps.config.scripted) {
       table.add('GET', '/scripted/calls', 'messages', (exchange) => this.#scriptedCalls(exchange));
@@ -169,6 +173,7 @@ class GatewayServer implements Gateway {
       if (!('handler' in endpoint)) {
         throw new LonghaulError('method_not_allowed', `this path takes ${endpoint.allowed} only`);
       }
+      await this.#ready;
       await endpoint.handler({ req, res, requestId, id, search });
     } catch (error) {
       const known = this.#known(error, requestId, res);
@@ -190,7 +195,7 @@ class GatewayServer implements Gateway {
     operation: ProviderRequest['operation'],
   ): Promise<void> {
     // The body is read while the key is looked up; a refused key still waits for it, so that the answer is read.
-    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req), this.#ready]);
+    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req)]);
     const facts = readRequestFacts(body);
     const { model, stream, maxOutputTokens } = facts;
     if (!mayCall(caller, model)) throw new LonghaulError('model_not_allowed', `this key may not call "${model}"`);
@@ -208,6 +213,7 @@ class GatewayServer implements Gateway {
       model: plan.model,
       requestedModel: model,
       modelDeployment: plan.modelDeployment,
+      targets: plan.targets,
       isStream: stream,
       traceparent: req.headers['traceparent'] as string | undefined,
       maxOutputTokens,
@@ -244,8 +250,13 @@ class GatewayServer implements Gateway {
     return operation === 'generate' ? this.#budgets.keeper.planModel(caller.attribution, model) : model;
   }
 
+  async #health({ res, requestId }: Exchange, isDeep: boolean): Promise<void> {
+    if (isDeep) await this.#deps.pool.query('SELECT 1');
+    sendJson(res, 200, { 'request-id': requestId }, { status: isDeep ? 'healthy' : 'alive' });
+  }
+
   async #stored(exchange: Exchange, action: StoredRequest['action']): Promise<void> {
-    const [caller] = await Promise.all([this.#authenticator.authenticate(exchange.req), this.#ready]);
+    const caller = await this.#authenticator.authenticate(exchange.req);
     exchange.req.resume();
     await this.#responses.serve(exchange, caller, action);
   }
@@ -271,7 +282,6 @@ class GatewayServer implements Gateway {
 
   async #modelsOf(req: IncomingMessage): Promise<ReturnType<typeof describeModel>[]> {
     const caller = await this.#authenticator.authenticate(req);
-    await this.#ready;
     return this.#router
       .models(caller.attribution.teamId)
       .filter((model) => mayCall(caller, model.id))

@@ -17,7 +17,10 @@ export const getReadiness = rawEndpoint({
       check('temporal', () => askTemporal(services)),
     ]);
     const ready = checks.every(([, state]) => state === 'ok');
-    res.status(ready ? 200 : 503).json({ status: ready ? 'ready' : 'not_ready', checks: Object.fromEntries(checks) });
+    // The last good routes are in use then: not well, but ready.
+    const routes = services.gatewayProblems().length > 0 ? { model_routes: 'stale' } : {};
+    const states = { ...Object.fromEntries(checks), ...routes };
+    res.status(ready ? 200 : 503).json({ status: ready ? 'ready' : 'not_ready', checks: states });
   },
 });
 

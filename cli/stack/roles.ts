@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { LogFile } from './logs.ts';
 import { clearStaleServer, isPostgresReady, spawnPostgres, type Cluster, postgresUrl } from './postgres.ts';
+import { handOver, KEYS_FD } from './provider-keys.ts';
 import type { SupervisedOptions } from './supervised.ts';
 import { isTemporalReady, spawnTemporal } from './temporal-server.ts';
 import { waitUntil } from './wait.ts';
@@ -70,24 +71,39 @@ export function temporalRole(options: TemporalRoleOptions): RoleOptions {
 }
 
 /** Starts one of our own processes from the compiled output. */
-function spawnOwn(entry: string, log: LogFile, env: NodeJS.ProcessEnv): ChildProcess {
+function spawnOwn(
+  entry: string,
+  log: LogFile,
+  env: NodeJS.ProcessEnv,
+  keys?: Readonly<Record<string, string>>,
+): ChildProcess {
   const file = fileURLToPath(new URL(`../../${entry}`, import.meta.url));
-  return withLog(log, (fd) =>
+  const child = withLog(log, (fd) =>
     spawn(process.execPath, ['--enable-source-maps', file], {
-      stdio: ['ignore', fd, fd, 'ipc'],
+      stdio: ['ignore', fd, fd, 'ipc', ...(keys === undefined ? [] : ['pipe' as const])],
       // A group of its own: Ctrl-C reaches the supervisor only, which then ends everybody in order.
       detached: true,
-      env,
+      env: keys === undefined ? env : { ...env, LONGHAUL_CREDENTIALS_FD: String(KEYS_FD) },
     }),
   );
+  if (keys !== undefined) handOver(child, keys);
+  return child;
+}
+
+interface ApiRoleOptions {
+  log: LogFile;
+  apiUrl: string;
+  env: NodeJS.ProcessEnv;
+  /** The providers' keys; they are in nobody's environment. */
+  keys: Readonly<Record<string, string>>;
 }
 
 /** The api process, which serves the gateway on the same port. */
-export function apiRole(log: LogFile, apiUrl: string, env: NodeJS.ProcessEnv): RoleOptions {
+export function apiRole({ log, apiUrl, env, keys }: ApiRoleOptions): RoleOptions {
   return {
     role: 'api',
     log,
-    spawn: () => spawnOwn('api/main.js', log, env),
+    spawn: () => spawnOwn('api/main.js', log, env, keys),
     waitReady: (_child, check) =>
       waitUntil(async () => (await fetch(`${apiUrl}/readyz`, { signal: AbortSignal.timeout(2_000) })).status === 200, {
         what: 'The api',

@@ -26,6 +26,7 @@ import { LogFile } from './logs.ts';
 import { PortReservations } from './ports.ts';
 import { openCluster, postgresUrl } from './postgres.ts';
 import { identify } from './processes.ts';
+import { splitProviderKeys } from './provider-keys.ts';
 import { apiRole, postgresRole, temporalRole, workerRole } from './roles.ts';
 import { SupervisedProcess, type SupervisedOptions } from './supervised.ts';
 import { DEFAULT_PORTS } from './stack-ports.ts';
@@ -80,9 +81,9 @@ export class Stack {
     const apiKey = await this.#ensureApiKey(databaseUrl);
     const apiPort = await this.#choosePort('api', this.#options.apiPort);
     const apiUrl = `http://127.0.0.1:${apiPort}`;
-    const env = this.#environment(databaseUrl, temporal, apiUrl, apiPort);
+    const { shared: env, keys } = splitProviderKeys(this.#environment(databaseUrl, temporal, apiUrl, apiPort));
     await all(
-      this.#startRole('api', apiRole(this.#log('api'), apiUrl, env)),
+      this.#startRole('api', apiRole({ log: this.#log('api'), apiUrl, env, keys })),
       this.#startRole('worker', workerRole(this.#log('worker'), env)),
     );
     this.#devJson = {
@@ -215,6 +216,8 @@ export class Stack {
       LONGHAUL_API_PORT: String(apiPort),
       LONGHAUL_GATEWAY_URL: apiUrl,
       LONGHAUL_SCRIPTED: '1',
+      // On this machine everybody with a key is its owner.
+      LONGHAUL_GATEWAY_HOSTS: this.#config.gatewayHosts ?? '*',
       LONGHAUL_LOG_LEVEL: this.#config.logLevel ?? 'info',
     };
   }

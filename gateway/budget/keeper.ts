@@ -5,6 +5,7 @@ import type { BudgetRow } from '../../db/queries/budgets.ts';
 import type { PriceBook } from '../prices/price-book.ts';
 import { NO_USAGE } from '../usage/normalise.ts';
 import type { BudgetAlerts } from './alerts.ts';
+import type { Served } from '../providers/port.ts';
 import { exceeded, Hold, type HoldPlan } from './hold.ts';
 import { windowKeyOf, type BudgetPools, type PaidFrom } from './pools.ts';
 import type { SliceBook } from './slices.ts';
@@ -14,8 +15,8 @@ export interface ReserveRequest {
   attribution: Attribution;
   provider: string;
   model: string;
-  /** The configured deployment that is asked first. */
-  deployment: string | null;
+  /** Everybody who may come to answer: money is held for the dearest of them. */
+  targets: readonly Served[];
   isStream: boolean;
   inputBytes: number;
   maxOutputTokens: number | null;
@@ -95,7 +96,7 @@ export class BudgetKeeper {
     return new Hold(plan, answer);
   }
 
-  #planOf({ attribution, provider, model, deployment }: ReserveRequest, budgets: readonly BudgetRow[]): HoldPlan {
+  #planOf({ attribution, targets }: ReserveRequest, budgets: readonly BudgetRow[]): HoldPlan {
     const { prices, book, alerts } = this.#deps;
     const nowMs = Date.now();
     const bounded: PaidFrom[] = [];
@@ -109,8 +110,9 @@ export class BudgetKeeper {
         callLimit = { budget, micros: limit };
       }
     }
+    const { teamId } = attribution;
     const price: HoldPlan['price'] = (usage, served) =>
-      prices.costMicros({ ...(served ?? { provider, model, deployment }), teamId: attribution.teamId }, usage);
+      dearest((served === undefined ? targets : [served]).map((one) => prices.costMicros({ ...one, teamId }, usage)));
     return { book, alerts, bounded, counted, callLimit, price, isFull: false };
   }
 
@@ -128,4 +130,10 @@ export class BudgetKeeper {
     if (!request.isStream) return { fullMicros, minMicros: fullMicros };
     return { fullMicros, minMicros: costOf(Math.min(maxTokens, LIMITS.budgetMinOutputTokens)) };
   }
+}
+
+/** Null as soon as one is not known: nobody could say what the call may cost. */
+function dearest(costs: readonly (number | null)[]): number | null {
+  const known = costs.filter((cost) => cost !== null);
+  return known.length === costs.length ? Math.max(...known) : null;
 }

@@ -51,7 +51,7 @@ export class MeteredCall {
       attribution: request.caller.attribution,
       provider: request.provider.name,
       model: request.model,
-      deployment: request.modelDeployment,
+      targets: request.targets,
       isStream: request.isStream,
       inputBytes: request.upstream.body.length,
       maxOutputTokens: request.maxOutputTokens,

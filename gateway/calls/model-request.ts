@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Usage } from '../../contracts/definitions.ts';
 import type { Caller } from '../auth.ts';
 import type { Protocol } from '../protocol.ts';
-import type { Provider, ProviderRequest } from '../providers/port.ts';
+import type { Provider, ProviderRequest, Served } from '../providers/port.ts';
 
 /** One checked request of a caller, ready to be answered by a provider or from a record. */
 export interface ModelRequest {
@@ -17,6 +17,8 @@ export interface ModelRequest {
   requestedModel: string;
   /** The configured deployment that answers; null for one that is known by the environment alone. */
   modelDeployment: string | null;
+  /** Everybody who may come to answer. */
+  targets: readonly Served[];
   isStream: boolean;
   /** The caller's W3C trace context, as it came. */
   traceparent: string | undefined;

@@ -135,7 +135,7 @@ export class BackgroundBilling {
       requestedModel: row.requestedModel,
       modelDeployment: deployment,
       usage,
-      costMicros: this.#deps.prices.costMicros({ provider, model, teamId: attribution.teamId }, usage),
+      costMicros: this.#deps.prices.costMicros({ provider, model, deployment, teamId: attribution.teamId }, usage),
       usageBasis: reported === null ? 'none' : 'reported',
       ttftMs: null,
       latencyMs: typeof from === 'number' && typeof to === 'number' ? Math.max(0, Math.round((to - from) * 1_000)) : 0,

@@ -7,6 +7,7 @@ interface Layer {
   /** Longest name first: the more exact pattern wins. */
   patterns: readonly Route[];
   aliases: ReadonlyMap<string, string>;
+  byId: ReadonlyMap<string, Deployment>;
 }
 
 function isPattern(route: Route): boolean {
@@ -19,6 +20,7 @@ export function layerOf(routes: readonly Route[], aliases: Readonly<Record<strin
     exact: new Map(routes.filter((route) => !isPattern(route)).map((route) => [route.name, route])),
     patterns: routes.filter(isPattern).toSorted((a, b) => b.name.length - a.name.length),
     aliases: new Map(Object.entries(aliases)),
+    byId: new Map(routes.flatMap((route) => route.deployments.map((each) => [each.id ?? '', each] as const))),
   };
 }
 
@@ -63,6 +65,11 @@ export class RouteTable {
       exact: [...new Set(layers.flatMap(({ aliases, exact }) => [...aliases.keys(), ...exact.keys()]))],
       patterns: [...new Set(layers.flatMap((layer) => layer.patterns.map(({ name }) => name)))],
     };
+  }
+
+  /** The deployment of that name, as the ledger has it. */
+  deployment(teamId: string, id: string): Deployment | undefined {
+    return firstOf(this.#layersOf(teamId), (layer) => layer.byId.get(id));
   }
 
   /** Everybody a team's calls can reach. */

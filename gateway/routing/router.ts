@@ -5,7 +5,7 @@ import type { Logger } from '../../telemetry/logger.ts';
 import type { GatewayConfig } from '../config.ts';
 import type { Protocol } from '../protocol.ts';
 import { UpstreamPools } from '../providers/pools.ts';
-import type { Provider, ProviderRequest } from '../providers/port.ts';
+import type { Provider, ProviderRequest, Served } from '../providers/port.ts';
 import type { Candidate } from './attempt.ts';
 import { RouteCompiler } from './compile.ts';
 import type { Deployment } from './deployment.ts';
@@ -31,6 +31,8 @@ export interface RoutePlan {
   provider: Provider;
   model: string;
   modelDeployment: string | null;
+  /** Everybody who may come to answer, the first choice included: budgets hold money for the dearest. */
+  targets: readonly Served[];
 }
 
 const PATHS: Readonly<Record<Protocol, string>> = {
@@ -73,12 +75,18 @@ export class Router {
       throw new LonghaulError('model_not_allowed', `this team may not call "${model}"`);
     }
     const find = (name: string): FoundRoute | undefined => table.find(teamId, name);
-    const primary = firstCandidate(asked, find, wanted);
+    const candidates = everyCandidate(asked, find, wanted);
+    const primary = firstCandidate(candidates, asked, wanted);
     const options = { asked, find, isStream: wanted.isStream, timeouts: this.#config.timeouts };
     return {
       provider: new RoutedProvider(options, primary),
       model: primary.model,
       modelDeployment: primary.deployment.id,
+      targets: candidates.map(({ deployment, model: asModel }) => ({
+        deployment: deployment.id,
+        provider: deployment.providerName,
+        model: asModel,
+      })),
     };
   }
 
@@ -99,7 +107,7 @@ export class Router {
 
   /** The price a deployment of the team was configured with. */
   priceOf(teamId: string, deployment: string): Deployment['price'] {
-    return this.#source.table.deployments(teamId).find(({ id }) => id === deployment)?.price;
+    return this.#source.table.deployment(teamId, deployment)?.price;
   }
 
   /** Models a team can ask for, with who answers. */
@@ -121,14 +129,19 @@ export class Router {
   }
 }
 
-/** The first who could answer, here or in a fallback; says why when nobody could. */
-function firstCandidate(asked: FoundRoute, find: (name: string) => FoundRoute | undefined, wanted: Wanted): Candidate {
+type Find = (name: string) => FoundRoute | undefined;
+
+/** Everybody who could answer, here or in a fallback. */
+function everyCandidate(asked: FoundRoute, find: Find, wanted: Wanted): Candidate[] {
   const fallbacks = Object.values(asked.route.fallbacks).flat();
   const all = [asked, ...fallbacks.flatMap((name) => find(name) ?? [])];
-  for (const found of all) {
-    const [candidate] = candidatesOf(found, wanted);
-    if (candidate !== undefined) return candidate;
-  }
+  return all.flatMap((found) => candidatesOf(found, wanted));
+}
+
+/** The first who could answer; says why when nobody could. */
+function firstCandidate(candidates: readonly Candidate[], asked: FoundRoute, wanted: Wanted): Candidate {
+  const [candidate] = candidates;
+  if (candidate !== undefined) return candidate;
   const { deployments } = asked.route;
   if (deployments.some(({ speaks }) => speaks(wanted.protocol, wanted.operation))) throw unusable(wanted, deployments);
   throw wrongProtocol(wanted, deployments);
