@@ -47,8 +47,8 @@ export const LIMITS = {
   messageShownBytes: 100_000,
   messageShownHeadBytes: 40_000,
   messageShownTailBytes: 40_000,
-  promptCutBytes: 480_000,
-  promptKeptBytes: 240_000,
+  promptCutBytes: 360_000,
+  promptKeptBytes: 180_000,
   promptBytes: 4 * 1024 * 1024,
   promptSteps: 20_000,
 

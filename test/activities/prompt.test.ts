@@ -39,9 +39,9 @@ describe('the cut of a long conversation', () => {
 
   it('leaves out nothing of a short conversation, and of a long one down to the limit', () => {
     const step = { bytes: 100, longBytes: 29_900, longResults: 1 };
-    expect(firstKept(outlineOf(Array.from({ length: 16 }, () => step)))).toMatchObject({ step: 0 });
-    expect(firstKept(outlineOf(Array.from({ length: 17 }, () => step)))).toMatchObject({ step: 10 });
-    expect(firstKept(outlineOf(Array.from({ length: 24 }, () => step)))).toMatchObject({ step: 10 });
+    expect(firstKept(outlineOf(Array.from({ length: 12 }, () => step)))).toMatchObject({ step: 0 });
+    expect(firstKept(outlineOf(Array.from({ length: 13 }, () => step)))).toMatchObject({ step: 8 });
+    expect(firstKept(outlineOf(Array.from({ length: 19 }, () => step)))).toMatchObject({ step: 8 });
   });
 
   it('refuses what stays too large, and too many steps, with what to do', () => {
