@@ -96,16 +96,19 @@ export class BudgetService {
     }
   }
 
-  /** Runs at once and then again and again, one run at a time; a failure is logged and tried again with the next beat. */
+  /** Runs at once and then again and again, one run at a time; the first of several failures is logged. */
   #every(periodMs: number, failure: string, work: () => Promise<void>): void {
     let isRunning = false;
+    let hasFailed = false;
     const beat = async (): Promise<void> => {
       if (isRunning) return;
       isRunning = true;
       try {
         await work();
+        hasFailed = false;
       } catch (error) {
-        if (!this.#stopping.signal.aborted) this.#options.logger.warn({ err: error }, failure);
+        if (!hasFailed && !this.#stopping.signal.aborted) this.#options.logger.warn({ err: error }, failure);
+        hasFailed = true;
       } finally {
         isRunning = false;
       }
