@@ -246,13 +246,15 @@ export class RecordedCalls {
   }
 
   async #renew(): Promise<void> {
-    const keys = [...this.#running.keys()];
-    if (keys.length === 0) return;
+    const asked = [...this.#running];
+    if (asked.length === 0) return;
+    const keys = asked.map(([key]) => key);
     try {
       const mine = await renewModelCalls(this.#deps.pool, this.#owner, keys, this.#deps.leaseMs);
-      for (const key of keys) {
-        const running = this.#running.get(key);
-        if (!mine.has(key) && running !== undefined) running.call.abort(await this.#whyLost(key));
+      for (const [key, running] of asked) {
+        // Ended meanwhile, its key may have a new call already: that one was not asked about.
+        const isStillRunning = this.#running.get(key) === running;
+        if (!mine.has(key) && isStillRunning) running.call.abort(await this.#whyLost(key));
       }
     } catch (error) {
       this.#deps.logger.warn({ err: error, calls: keys.length }, 'leases of model calls were not renewed');
