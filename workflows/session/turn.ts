@@ -2,6 +2,7 @@ import {
   ActivityFailure,
   ApplicationFailure,
   CancellationScope,
+  condition,
   isCancellation,
   sleep,
   workflowInfo,
@@ -67,7 +68,9 @@ async function watchClock({ state, args }: SessionContext, turn: CancellationSco
     if (ageLeftMs <= 0) state.terminateReason ??= 'the session reached its age limit';
     else if (turnLeftMs <= 0) state.turnTimedOut = true;
     if (ageLeftMs <= 0 || turnLeftMs <= 0) return turn.cancel();
-    await sleep(Math.min(ageLeftMs, turnLeftMs));
+    // A clock that stands still while people are waited for needs no looks at it: each would grow the history.
+    if (state.waitingSinceMs !== undefined) await condition(() => state.waitingSinceMs === undefined, ageLeftMs);
+    else await sleep(Math.min(ageLeftMs, turnLeftMs));
   }
 }
 
