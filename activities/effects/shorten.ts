@@ -1,4 +1,6 @@
+import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
+import type { Lease } from '../sandbox/lease.ts';
 import type { ToolContext } from './outcome.ts';
 
 /** Where whole results of tool calls are kept, inside the sandbox. */
@@ -14,9 +16,28 @@ export async function shorten(context: ToolContext, output: Uint8Array): Promise
   if (output.length <= LIMITS.toolOutputBytes) return decode(output);
   // The same content whoever writes it and when: a repeated effect has another id.
   const path = `${OUTPUT_FOLDER}/${context.execId}.txt`;
-  await context.lease.provider.writeFile(context.lease.ref, path, output, context.signal);
+  const isKept = await keepWhole(context.lease, path, output, context.signal);
   const kept = { headBytes: LIMITS.toolOutputHeadBytes, tailBytes: LIMITS.toolOutputTailBytes };
-  return excerpt(output, kept, path);
+  return excerpt(output, kept, isKept ? path : undefined);
+}
+
+/**
+ * False when the workspace does not take the file (its disk is full, the agent has made something else of the folder): what
+ * was done is done, and an agent that could not be talked to any more could not clear its disk either.
+ */
+export async function keepWhole(
+  { provider, ref }: Pick<Lease, 'provider' | 'ref'>,
+  path: string,
+  whole: Uint8Array,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    await provider.writeFile(ref, path, whole, signal);
+    return true;
+  } catch (error) {
+    if (signal.aborted || !(error instanceof LonghaulError) || error.code !== 'sandbox_invalid') throw error;
+    return false;
+  }
 }
 
 /** Head and tail, and between them what is missing and where the whole is, if anywhere. */

@@ -1,11 +1,12 @@
 import type { ContentBlock } from '../../contracts/definitions.ts';
+import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { LongContent } from '../../db/queries/conversation.ts';
 import { listLongAnswers, listLongMessages, showAnswer, showMessage } from '../../db/queries/conversation.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
-import { excerpt, INPUT_FOLDER, OUTPUT_FOLDER } from '../effects/shorten.ts';
-import { leaseSandbox } from '../sandbox/lease.ts';
+import { excerpt, INPUT_FOLDER, keepWhole, OUTPUT_FOLDER } from '../effects/shorten.ts';
+import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
 import { hasHands } from './tools.ts';
 
 /**
@@ -43,11 +44,26 @@ async function shorten(
   const texts = whole.content.flatMap((block) => (block.type === 'text' ? [block.text] : []));
   const bytes = Buffer.from(texts.join('\n'));
   const path = `${whole.folder}/${whole.id}.txt`;
-  const isKept = hasHands(session.agent) && session.environment.type === 'cloud';
-  if (isKept) {
-    const { provider, ref } = await leaseSandbox(deps, session, signal);
-    await provider.writeFile(ref, path, bytes, signal);
-  }
+  const hasWorkspace = hasHands(session.agent) && session.environment.type === 'cloud';
+  const isKept = hasWorkspace && (await keepInWorkspace(deps, session, path, bytes, signal));
   const text: ContentBlock = { type: 'text', text: excerpt(bytes, whole, isKept ? path : undefined) };
   return { id: whole.id, content: [text, ...whole.content.filter((block) => block.type !== 'text')] };
+}
+
+async function keepInWorkspace(
+  deps: ActivityDeps,
+  session: SessionForTurn,
+  path: string,
+  whole: Uint8Array,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    return await keepWhole(await leaseSandbox(deps, session, signal), path, whole, signal);
+  } catch (error) {
+    if (!(error instanceof LonghaulError)) throw error;
+    if (error.code !== 'sandbox_lost' && error.code !== 'sandbox_not_found') throw error;
+    // Nothing had begun in it: the next attempt wakes the sandbox or makes another.
+    forgetLease(deps, session.id);
+    throw new LonghaulError('sandbox_unavailable', error.message, { cause: error });
+  }
 }

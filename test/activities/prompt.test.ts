@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { firstKept, LEFT_OUT } from '../../activities/model/cut.ts';
 import type { PromptMessage } from '../../activities/model/prompt.ts';
 import { buildPrompt } from '../../activities/model/prompt.ts';
+import type { SandboxRef } from '../../activities/sandbox/port.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { OutlineEntry } from '../../db/queries/conversation.ts';
 import { loadSessionForTurn } from '../../db/queries/session-status.ts';
@@ -116,6 +117,21 @@ describe('the prompt', { timeout: BED_PATIENCE_MS * 2 }, () => {
     expect(text).toBe(whole);
   });
 
+  it('wakes a sandbox that was put to sleep behind its back to keep a long message', async () => {
+    const session = await driver.open([{ tools: [bash('true')] }, { text: 'ok' }], [toolset('always_allow')]);
+    await over(session);
+    const { ref } = await driver.one<{ ref: SandboxRef }>('SELECT ref FROM sandboxes WHERE session_id = $1', session);
+    await bed.deps.sandboxProvider(ref.provider).pause(ref, AbortSignal.timeout(60_000));
+    const long = 'x'.repeat(LIMITS.messageShownBytes);
+    await driver.send(session, {
+      type: 'user.message',
+      content: `${long}\n${scriptMessage([{ text: 'ok' }]).content}`,
+    });
+    await over(session);
+    expect(await driver.turnEnds(session)).toEqual(['end_turn', 'end_turn']);
+    expect(textsOf(await promptOf(session)).at(-1)).toMatch(/bytes are in \/workspace\/\.longhaul\/inputs\//);
+  });
+
   it('shows a long answer to a custom tool in part, also without a sandbox', async () => {
     const lookup = { type: 'custom', name: 'lookup', description: 'looks up', input_schema: { type: 'object' } };
     const steps: ScriptStep[] = [{ tools: [{ name: 'lookup', input: {} }] }, { text: 'went on' }];
@@ -135,6 +151,33 @@ describe('the prompt', { timeout: BED_PATIENCE_MS * 2 }, () => {
     };
     expect(await shown([lookup])).toMatch(/\[… 476011 of 500011 bytes are left out …\]/);
     expect(await shown([lookup, toolset('always_allow')])).toMatch(/are in \/workspace\/\.longhaul\/outputs\/sevt_/);
+  });
+
+  it('is not held up by a workspace that takes no files: what is long is shown in part all the same', async () => {
+    const session = await driver.open(
+      [
+        { tools: [bash('rm -rf .longhaul && touch .longhaul')] },
+        { tools: [bash(`echo ran >> log; seq 20000`)] },
+        { text: 'went on' },
+      ],
+      [toolset('always_allow')],
+    );
+    await over(session);
+    const { error, text } = await driver.one<{ error: boolean; text: string }>(
+      `SELECT is_error AS error, result->'content'->0->>'text' AS text FROM effects
+       WHERE session_id = $1 AND step = 1`,
+      session,
+    );
+    expect(error).toBe(false);
+    expect(text).toMatch(/^1\n2\n[^]*\[… \d+ of \d+ bytes are left out …\][^]*20000\s*$/);
+    const long = `begin ${'ä'.repeat(150_000)} end`;
+    await driver.send(session, {
+      type: 'user.message',
+      content: `${long}\n${scriptMessage([{ text: 'ok' }]).content}`,
+    });
+    await over(session);
+    expect(await driver.turnEnds(session)).toEqual(['end_turn', 'end_turn']);
+    expect(textsOf(await promptOf(session)).at(-1)).toMatch(/^begin ä+[^]*\[… \d+ of \d+ bytes are left out …\]/);
   });
 
   it('leaves out old long results when the conversation is long, and begins as the one before it did', async () => {
