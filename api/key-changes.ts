@@ -4,12 +4,12 @@ import type { ApiKeyRow, Principal } from '../db/queries/api-keys.ts';
 import { insertAudit } from '../db/queries/audit.ts';
 import { actorOf } from './actor.ts';
 
-/** A key with limits that made or changed keys, or what model names stand for, could rid itself of them. */
+/** A key with limits that changed keys, budgets, prices or what model names stand for could rid itself of them. */
 export function requireUnlimitedKey(principal: Principal): void {
   if (!principal.isLimited) return;
   throw new LonghaulError(
     'forbidden',
-    'a key with limits or an expiry of its own cannot change keys, model routes or policies',
+    'a key with limits or an expiry of its own cannot change keys, budgets, prices, model routes or policies',
   );
 }
 

@@ -4,6 +4,7 @@ import { archiveBudget as archive, getBudget } from '../../db/queries/budgets.ts
 import { actorOf } from '../actor.ts';
 import { requireOwnBudget } from '../budget.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedKey } from '../key-changes.ts';
 import { renderBudget } from '../render/budgets.ts';
 
 export const archiveBudget = endpoint({
@@ -14,6 +15,7 @@ export const archiveBudget = endpoint({
   params: budgetPath,
   response: budgetPool,
   async handle({ db, principal }, { params }) {
+    requireUnlimitedKey(principal);
     const before = await getBudget(db, principal.teamId, params.budget_id, { lock: true });
     requireOwnBudget(before, principal.teamId, { evenArchived: true });
     if (before.archivedAt !== null) return renderBudget(before);

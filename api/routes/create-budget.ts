@@ -4,6 +4,7 @@ import { insertBudget } from '../../db/queries/budgets.ts';
 import { actorOf } from '../actor.ts';
 import { newBudgetFields, scopeIdOf } from '../budget-fields.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedKey } from '../key-changes.ts';
 import { renderBudget } from '../render/budgets.ts';
 
 export const createBudget = endpoint({
@@ -16,6 +17,7 @@ export const createBudget = endpoint({
   body: budgetCreate,
   response: budgetPool,
   async handle({ db, principal }, { body }) {
+    requireUnlimitedKey(principal);
     const fields = newBudgetFields(body);
     const row = await insertBudget(db, {
       ...fields,

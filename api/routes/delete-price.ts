@@ -4,6 +4,7 @@ import { insertAudit } from '../../db/queries/audit.ts';
 import { deletePrice as remove, getPrice } from '../../db/queries/prices.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedKey } from '../key-changes.ts';
 
 export const deletePrice = endpoint({
   method: 'delete',
@@ -13,6 +14,7 @@ export const deletePrice = endpoint({
   params: pricePath,
   response: priceDeleted,
   async handle({ db, principal }, { params }) {
+    requireUnlimitedKey(principal);
     const { teamId } = principal;
     const row = await getPrice(db, teamId, params.price_id);
     if (row.teamId === null) throw new LonghaulError('forbidden', 'a price of the installation is its operator’s');

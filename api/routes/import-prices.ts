@@ -4,6 +4,7 @@ import { insertAudit } from '../../db/queries/audit.ts';
 import { setPrices } from '../../db/queries/prices.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedKey } from '../key-changes.ts';
 
 const REASONS = 100;
 
@@ -16,6 +17,7 @@ export const importPrices = endpoint({
   body: priceImport,
   response: priceImported,
   async handle({ db, principal }, { body }) {
+    requireUnlimitedKey(principal);
     const { teamId, userId } = principal;
     const read = readLitellmPrices(body.litellm);
     await setPrices(db, { teamId, setBy: userId, source: 'litellm' }, read.prices);

@@ -4,6 +4,7 @@ import { insertAudit } from '../../db/queries/audit.ts';
 import { setPrices } from '../../db/queries/prices.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedKey } from '../key-changes.ts';
 import { renderPrice } from '../render/prices.ts';
 
 export const setPrice = endpoint({
@@ -16,6 +17,7 @@ export const setPrice = endpoint({
   body: priceSet,
   response: price,
   async handle({ db, principal }, { body }) {
+    requireUnlimitedKey(principal);
     const { teamId, userId } = principal;
     const draft = { provider: body.provider ?? null, model: body.model, ...ratesOf(body) };
     const rows = await setPrices(db, { teamId, setBy: userId, source: 'manual' }, [draft]);

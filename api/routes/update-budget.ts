@@ -5,6 +5,7 @@ import { actorOf } from '../actor.ts';
 import { changedBudgetFields } from '../budget-fields.ts';
 import { requireOwnBudget } from '../budget.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedKey } from '../key-changes.ts';
 import { renderBudget } from '../render/budgets.ts';
 
 export const updateBudget = endpoint({
@@ -17,6 +18,7 @@ export const updateBudget = endpoint({
   body: budgetUpdate,
   response: budgetPool,
   async handle({ db, principal }, { params, body }) {
+    requireUnlimitedKey(principal);
     const before = await getBudget(db, principal.teamId, params.budget_id, { lock: true });
     requireOwnBudget(before, principal.teamId);
     const fields = changedBudgetFields(before, body);

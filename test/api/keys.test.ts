@@ -104,7 +104,7 @@ describe('keys', () => {
     expect(await ids('?include_revoked=true')).toContain(made.id);
   });
 
-  it('lets a key with limits neither make nor change keys, only end itself', async () => {
+  it('lets a key with limits change nothing that limits it, only end itself', async () => {
     const budget = { type: 'limit', max_list_cost: { amount: '1', currency: 'USD' } };
     const limits = [{ allowed_models: ['a'] }, { max_parallel: 1 }, { expires_at: '2099-01-01T00:00:00Z' }, { budget }];
     for (const limit of [...limits, { scopes: ['api'] }]) {
@@ -115,10 +115,19 @@ describe('keys', () => {
           .set('x-api-key', made.key ?? '')
           .send(body);
       const other = await make();
+      const pool = { name: 'b', scope: { type: 'team' }, period: 'month', hard_limit: budget.max_list_cost };
+      const { id: poolId } = (await api.post('/v1/budgets', pool).expect(200)).body as { id: string };
+      const price = { model: 'a', usd_per_million_tokens: { input: '0', output: '0' } };
       for (const [path, body] of [
         ['/v1/keys', { name: 'free' }],
         [`/v1/keys/${made.id}`, { allowed_models: null }],
         [`/v1/keys/${other.id}/revoke`, {}],
+        // What the calls of a budget cost, and what other pools there are.
+        ['/v1/prices', price],
+        ['/v1/prices/import', { litellm: {} }],
+        ['/v1/budgets', pool],
+        [`/v1/budgets/${poolId}`, { hard_limit: { amount: '999999', currency: 'USD' } }],
+        [`/v1/budgets/${poolId}/archive`, {}],
       ] as const) {
         expect((await send(path, body).expect(403)).body).toMatchObject({ error: { code: 'forbidden' } });
       }
