@@ -29,6 +29,8 @@ interface Route {
 
 let api: TestApi;
 let ids: Record<string, string>;
+/** Bodies that are taken as they are, so that a bad field meets the code behind the schema. */
+let bases: Record<string, Record<string, unknown>>;
 let routes: Route[];
 beforeAll(async () => {
   api = await testApi({ temporalAddress: '127.0.0.1:1' });
@@ -42,7 +44,27 @@ beforeAll(async () => {
       initial_events: [{ type: 'user.message', content: 'go' }],
     })
     .expect(200);
+  const limit = { amount: '100', currency: 'USD' };
+  const route = { name: 'alias', deployments: [{ provider: 'scripted', model: 'scripted' }] };
+  const rates = { input: '1', output: '2' };
+  const budget = { name: 'b', scope: { type: 'label', id: 'x' }, period: 'month', hard_limit: limit };
+  const price = { model: 'm', usd_per_million_tokens: rates };
+  bases = {
+    '/v1/agents': { name: 'a', model: 'scripted' },
+    '/v1/environments': { name: 'e' },
+    '/v1/sessions': { agent: agentId, environment_id: environmentId, budget: { type: 'limit', max_list_cost: limit } },
+    '/v1/budgets': budget,
+    '/v1/keys': { name: 'k' },
+    '/v1/prices': price,
+    '/v1/model-routes': route,
+  };
+  const idOf = async (path: string, body: object): Promise<string> =>
+    (await api.post(path, body).expect(200)).body.id as string;
   ids = {
+    budget_id: await idOf('/v1/budgets', budget),
+    key_id: await idOf('/v1/keys', { name: 'k' }),
+    price_id: await idOf('/v1/prices', price),
+    model_route_id: await idOf('/v1/model-routes', { ...route, name: 'kept' }),
     agent_id: agentId,
     environment_id: environmentId,
     session_id: sessionId,
@@ -111,6 +133,10 @@ const VALUES: [string, string][] = [
   ['a boolean', 'true'],
   ['an empty string', '""'],
   ['a long string', `"${'x'.repeat(300_000)}"`],
+  ['much money', '{"amount":"999999999999","currency":"USD"}'],
+  ['a large budget', '{"type":"limit","max_list_cost":{"amount":"999999999999","currency":"USD"}}'],
+  ['the last moment', '"9999-12-31T23:59:59.999Z"'],
+  ['null', 'null'],
 ];
 
 describe('every POST route', () => {
@@ -134,8 +160,24 @@ describe('every POST route', () => {
             .set('content-type', 'application/json')
             .send(`{${JSON.stringify(field)}:${value}}`);
           expectNoServerError(answer, `${route.path} ${field} = ${what}`);
+          const base = bases[route.path];
+          if (base === undefined) continue;
+          const others = JSON.stringify({ ...base, [field]: undefined }).slice(1, -1);
+          const whole = await send('post', fill(route.path))
+            .set('content-type', 'application/json')
+            .send(`{${[others, `${JSON.stringify(field)}:${value}`].filter((part) => part !== '').join()}}`);
+          expectNoServerError(whole, `${route.path} with ${field} = ${what}`);
         }
       }
+    }
+  }, 300_000);
+
+  it('can list and read what it took', async () => {
+    const lists = routes.filter((item) => item.method === 'get' && item.path.startsWith('/v1/'));
+    for (const route of lists.filter((item) => !item.path.endsWith('/stream'))) {
+      expectNoServerError(await send('get', fill(route.path)), route.path);
+      if (!route.query.includes('limit')) continue;
+      expectNoServerError(await send('get', `${fill(route.path)}?limit=1000`), route.path);
     }
   });
 
