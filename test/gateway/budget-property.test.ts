@@ -100,7 +100,7 @@ const start = (): Promise<GatewayProcess> =>
   startGatewayProcess({
     DATABASE_URL: bed.databaseUrl,
     // Longer than a busy machine lets a living process wait.
-    LONGHAUL_GATEWAY_LEASE_MS: '3000',
+    LONGHAUL_GATEWAY_LEASE_MS: '5000',
     ANTHROPIC_BASE_URL: provider.url,
     ANTHROPIC_API_KEY: 'provider-key',
   });
