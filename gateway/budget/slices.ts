@@ -211,7 +211,8 @@ export class SliceBook {
       while (this.#waiting.length > 0 || this.#wantsTopUp()) {
         await this.#lease();
         this.#serve();
-        if (this.#waiting.length > 0) await this.#pause();
+        // Who came meanwhile has not been asked for yet.
+        if (this.#waiting.length > 0 && this.#waiting.every((want) => want.slices.length > 0)) await this.#pause();
       }
     } catch (error) {
       const waiting = this.#waiting.splice(0);
@@ -231,9 +232,11 @@ export class SliceBook {
   /** One statement for all that wait. */
   async #lease(): Promise<void> {
     const owner = await this.#owners.current();
-    await this.ensure(this.#waiting.flatMap((want) => want.windows));
+    // Who comes from here on waits for the next lease: his windows may have no rows yet, which looks like no money.
+    const wants = [...this.#waiting];
+    await this.ensure(wants.flatMap((want) => want.windows));
     const needs = new Map<Slice, { needMicros: number; extraMicros: number }>();
-    for (const want of this.#waiting) {
+    for (const want of wants) {
       want.slices = want.windows.map((window) => this.#slice(window, owner));
       for (const slice of want.slices) {
         const need = needs.get(slice) ?? { needMicros: -slice.freeMicros, extraMicros: 0 };

@@ -16,6 +16,9 @@ const CLOSE_BRACKET = 0x5d;
 /** Tokens looked at before the scan gives up and the caller parses: bounds the time a hostile body can take. */
 const MAX_TOKENS = 50_000;
 
+const NOT_PLAIN = /[^a-z0-9_]/;
+const ASCII = /^[\x20-\x7e]*$/;
+
 /** A member of a JSON object: its name without escapes, where it begins, and its value. */
 interface Member extends FieldSpan {
   name: string;
@@ -45,7 +48,16 @@ export function listMembers(body: Buffer): Member[] | undefined {
   }
 }
 
-/** The wanted members by name; undefined as above, and when one is there twice: of equal names parsers take the last. */
+/** A name as servers see it that do not care for case. */
+export function foldedName(name: string): string {
+  // Both ways: some letters (the long s, the Kelvin sign) have a partner in one direction only.
+  return name.toUpperCase().toLowerCase();
+}
+
+/**
+ * The wanted members by name; undefined as above, when one is there twice (of equal names parsers take the last), and
+ * when another name could be taken for one.
+ */
 export function findTopLevelFields(body: Buffer, wanted: readonly string[]): Map<string, FieldSpan> | undefined {
   const found = new Map<string, FieldSpan>();
   const members = listMembers(body);
@@ -53,6 +65,7 @@ export function findTopLevelFields(body: Buffer, wanted: readonly string[]): Map
   for (const { name, start, end } of members) {
     if (found.has(name)) return undefined;
     if (wanted.includes(name)) found.set(name, { start, end });
+    else if (NOT_PLAIN.test(name) && (!ASCII.test(name) || wanted.includes(foldedName(name)))) return undefined;
   }
   return found;
 }

@@ -1,13 +1,13 @@
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { parseJsonObject } from '../http.ts';
 import type { Protocol } from '../protocol.ts';
-import { findTopLevelFields, listMembers, type FieldSpan } from './json-fields.ts';
+import { findTopLevelFields, foldedName, listMembers, type FieldSpan } from './json-fields.ts';
 
 /** What the gateway must know of a request body. */
 interface RequestFacts {
   model: string;
   stream: boolean;
-  /** What the caller lets the model write at most; null when it set no limit. */
+  /** What the caller lets the model write at most, all choices together; null when it set no limit. */
   maxOutputTokens: number | null;
   /** Responses: the answer stays at the provider, as it does unless told not to. */
   isStored: boolean;
@@ -20,7 +20,17 @@ interface RequestFacts {
 const MAX_MODEL_CHARS = 256;
 /** Messages, older chat, newer chat, responses: a body has the one of its protocol. */
 const OUTPUT_LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
-const FACTS = ['model', 'stream', ...OUTPUT_LIMITS, 'store', 'background', 'previous_response_id'] as const;
+const FACTS: readonly string[] = [
+  'model',
+  'stream',
+  ...OUTPUT_LIMITS,
+  'n',
+  'store',
+  'background',
+  'previous_response_id',
+];
+/** More than any model writes: a larger number would only break the sums of others. */
+const MAX_OUTPUT_TOKENS = 1_000_000_000;
 
 /** Reads what the gateway needs, without parsing where the body's bytes allow it. */
 export function readRequestFacts(body: Buffer): RequestFacts {
@@ -28,7 +38,7 @@ export function readRequestFacts(body: Buffer): RequestFacts {
   const fields: Record<string, unknown> =
     spans?.has('model') === true
       ? Object.fromEntries(Array.from(spans, ([name, span]) => [name, valueAt(body, span)]))
-      : parseJsonObject(body);
+      : withoutLookalikes(parseJsonObject(body));
   const model = fields['model'];
   if (typeof model !== 'string' || model === '' || model.length > MAX_MODEL_CHARS) {
     throw new LonghaulError('invalid_request', 'must be the id of a model', { field: 'model' });
@@ -49,7 +59,20 @@ function outputLimitOf(fields: Record<string, unknown>): number | null {
   const limits = OUTPUT_LIMITS.map((name) => fields[name]).filter(
     (value): value is number => typeof value === 'number' && Number.isFinite(value) && value >= 0,
   );
-  return limits.length === 0 ? null : Math.ceil(Math.max(...limits));
+  if (limits.length === 0) return null;
+  const choices = fields['n'];
+  const times = typeof choices === 'number' && choices > 1 ? choices : 1;
+  return Math.min(Math.ceil(Math.max(...limits) * times), MAX_OUTPUT_TOKENS);
+}
+
+/** Some servers take `Model` for `model`: what is checked here must be what they read. */
+function withoutLookalikes(fields: Record<string, unknown>): Record<string, unknown> {
+  for (const name of Object.keys(fields)) {
+    const folded = foldedName(name);
+    if (folded === name || !FACTS.includes(folded)) continue;
+    throw new LonghaulError('invalid_request', `is written "${folded}"`, { field: name.slice(0, MAX_MODEL_CHARS) });
+  }
+  return fields;
 }
 
 /** Replaces the model id; every other byte stays as the caller sent it. */
