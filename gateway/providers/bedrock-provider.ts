@@ -28,6 +28,7 @@ interface BedrockOptions {
 const ANTHROPIC_VERSION = 'bedrock-2023-05-31';
 const MAX_FRAME_BYTES = 24 * 1024 * 1024;
 const PRELUDE_BYTES = 4;
+const EVENT_STREAM = 'application/vnd.amazon.eventstream';
 const codec = new EventStreamCodec(toUtf8, fromUtf8);
 
 /** Anthropic's models on Amazon Bedrock, signed by AWS' own code. */
@@ -52,7 +53,7 @@ export async function createBedrockProvider(options: BedrockOptions): Promise<Pr
       headers: {
         host,
         'content-type': 'application/json',
-        accept: isStream ? 'application/vnd.amazon.eventstream' : 'application/json',
+        accept: isStream ? EVENT_STREAM : 'application/json',
         // Given, so that the body is hashed by native code.
         'x-amz-content-sha256': createHash('sha256').update(body).digest('hex'),
       },
@@ -69,8 +70,7 @@ export async function createBedrockProvider(options: BedrockOptions): Promise<Pr
         const headers = await sign(path, body, isStream).catch((error: unknown) => {
           throw new LonghaulError('provider_auth', 'the gateway has no AWS credentials that work', { cause: error });
         });
-        const target = isStream ? new EventStreamSink(sink) : sink;
-        return () => new HttpCall(pools.to(origin), { path, headers, body }, target);
+        return () => new HttpCall(pools.to(origin), { path, headers, body }, new BedrockSink(sink));
       }),
     close: () => Promise.resolve(),
   };
@@ -95,43 +95,54 @@ function wireOf(request: ProviderRequest): { path: string; body: Buffer; isStrea
   return { path: `/model/${encodeURIComponent(request.model)}/${operation}`, body, isStream };
 }
 
-/** Turns AWS' binary frames back into the server-sent events that are in them. */
-class EventStreamSink implements AnswerSink {
+/** Turns what Bedrock says into what Anthropic's API would say: events out of binary frames, errors in its shape. */
+class BedrockSink implements AnswerSink {
   readonly #sink: AnswerSink;
   #rest: Buffer = Buffer.alloc(0);
-  #isFramed = false;
+  #kind: 'plain' | 'framed' | 'error' = 'plain';
+  #isEnded = false;
 
   constructor(sink: AnswerSink) {
     this.#sink = sink;
   }
 
   onHead(status: number, headers: Record<string, string>, served?: Served): void {
-    this.#isFramed = status < 400;
-    this.#sink.onHead(status, this.#isFramed ? { ...headers, 'content-type': 'text/event-stream' } : headers, served);
+    const isFramed = headers['content-type'] === EVENT_STREAM;
+    this.#kind = status >= 400 ? 'error' : isFramed ? 'framed' : 'plain';
+    if (this.#kind === 'plain') {
+      this.#sink.onHead(status, headers, served);
+      return;
+    }
+    const { 'content-length': _length, ...kept } = headers;
+    const type = this.#kind === 'framed' ? 'text/event-stream; charset=utf-8' : 'application/json';
+    this.#sink.onHead(status, { ...kept, 'content-type': type }, served);
   }
 
   onData(chunk: Buffer): boolean {
-    if (!this.#isFramed) return this.#sink.onData(chunk);
+    if (this.#isEnded) return true;
+    if (this.#kind === 'plain') return this.#sink.onData(chunk);
     this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    if (this.#kind === 'error') return true;
     const events: string[] = [];
     try {
       for (let frame = this.#takeFrame(); frame !== undefined; frame = this.#takeFrame()) events.push(eventOf(frame));
     } catch (error) {
-      this.#sink.onFailure(
-        new LonghaulError('provider_unavailable', 'a frame of the answer is broken', { cause: error }),
-        true,
-      );
+      this.#isEnded = true;
+      const broken = new LonghaulError('provider_unavailable', 'a frame of the answer is broken', { cause: error });
+      this.#sink.onFailure(broken, true);
       return true;
     }
     return events.length === 0 ? true : this.#sink.onData(Buffer.from(events.join('')));
   }
 
   onEnd(): void {
+    if (this.#isEnded) return;
+    if (this.#kind === 'error') this.#sink.onData(Buffer.from(errorBodyOf(this.#rest)));
     this.#sink.onEnd();
   }
 
   onFailure(error: Error, billed: boolean): void {
-    this.#sink.onFailure(error, billed);
+    if (!this.#isEnded) this.#sink.onFailure(error, billed);
   }
 
   #takeFrame(): Buffer | undefined {
@@ -143,6 +154,20 @@ class EventStreamSink implements AnswerSink {
     this.#rest = this.#rest.subarray(sizeBytes);
     return frame;
   }
+}
+
+/** AWS has `{"message"}` alone, or text of a proxy in between. */
+function errorBodyOf(body: Buffer): string {
+  const text = body.toString('utf8');
+  let message: unknown;
+  try {
+    const said = JSON.parse(text) as { message?: unknown; Message?: unknown } | null;
+    message = said?.message ?? said?.Message;
+  } catch {
+    message = text;
+  }
+  const error = { type: 'api_error', message: typeof message === 'string' ? message : 'Bedrock gave no reason' };
+  return JSON.stringify({ type: 'error', error });
 }
 
 /** The event in a frame; the codec checks its checksums. */
