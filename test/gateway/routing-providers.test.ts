@@ -156,6 +156,12 @@ function signatureOf(request: { path: string; headers: IncomingHttpHeaders; body
   return hmac(secret, toSign.join('\n')).toString('hex');
 }
 
+const word = (value: number): Buffer => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+};
+
 /** One message of AWS' event stream encoding. */
 function frame(headers: Record<string, string>, payload: object): Buffer {
   const parts = Object.entries(headers).map(([name, value]) => {
@@ -168,13 +174,8 @@ function frame(headers: Record<string, string>, payload: object): Buffer {
   const prelude = Buffer.alloc(8);
   prelude.writeUInt32BE(16 + block.length + body.length, 0);
   prelude.writeUInt32BE(block.length, 4);
-  const number = (value: number): Buffer => {
-    const bytes = Buffer.alloc(4);
-    bytes.writeUInt32BE(value);
-    return bytes;
-  };
-  const start = Buffer.concat([prelude, number(crc32(prelude)), block, body]);
-  return Buffer.concat([start, number(crc32(start))]);
+  const start = Buffer.concat([prelude, word(crc32(prelude)), block, body]);
+  return Buffer.concat([start, word(crc32(start))]);
 }
 
 const chunkFrame = (event: object): Buffer =>
