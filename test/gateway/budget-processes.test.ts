@@ -9,13 +9,18 @@ let provider: { url: string; server: Server };
 let answer: (res: ServerResponse, body: Record<string, unknown>) => void;
 let gateways: GatewayProcess[] = [];
 
-const start = (): Promise<GatewayProcess> =>
-  startGatewayProcess({
+const started: GatewayProcess[] = [];
+
+async function start(): Promise<GatewayProcess> {
+  const gateway = await startGatewayProcess({
     DATABASE_URL: bed.databaseUrl,
     LONGHAUL_GATEWAY_LEASE_MS: '1000',
     ANTHROPIC_BASE_URL: provider.url,
     ANTHROPIC_API_KEY: 'provider-key',
   });
+  started.push(gateway);
+  return gateway;
+}
 
 beforeAll(async () => {
   bed = await openTestBed();
@@ -23,7 +28,7 @@ beforeAll(async () => {
   gateways = await Promise.all([start(), start()]);
 });
 afterAll(async () => {
-  await Promise.all(gateways.map((gateway) => gateway.kill()));
+  await Promise.all(started.map((gateway) => gateway.kill()));
   await stop(provider.server);
   await bed.close();
 });
