@@ -1,5 +1,6 @@
 import type { BudgetCreate, BudgetUpdate } from '../contracts/budgets.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
+import { OPERATOR_TEAM_ID } from '../contracts/key-scopes.ts';
 import { assertNever } from '../contracts/states.ts';
 import { ORG_SCOPE_ID, type BudgetFields, type BudgetRow } from '../db/queries/budgets.ts';
 
@@ -10,11 +11,16 @@ const DEFAULT_DEGRADE_AT_PERCENT = 80;
 type Money = BudgetCreate['hard_limit'];
 type DegradeTo = BudgetCreate['degrade_to'];
 
-/** What a new pool pays for. A team makes pools for itself and its own, and for the whole installation. */
+/** What a new pool pays for. A team makes pools for itself and its own, the operator's for the whole installation, too. */
 export function scopeIdOf(scope: BudgetCreate['scope'], teamId: string): string {
   switch (scope.type) {
     case 'org':
       if (scope.id !== undefined && scope.id !== ORG_SCOPE_ID) throw invalid('scope.id', 'leave it out for `org`');
+      if (teamId !== OPERATOR_TEAM_ID) {
+        throw new LonghaulError('forbidden', 'a budget of the whole installation is its operator’s', {
+          field: 'scope',
+        });
+      }
       return ORG_SCOPE_ID;
     case 'team':
       if (scope.id !== undefined && scope.id !== teamId) throw invalid('scope.id', 'must be your own team');

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, InvalidArgumentError } from 'commander';
+import { OPERATOR_TEAM_ID } from '../contracts/key-scopes.ts';
 import type { KeyOptions } from './commands/keys.ts';
 import { readConfig } from './config.ts';
 import { EXIT, messageOf, say } from './output.ts';
@@ -111,7 +112,7 @@ keys
   .command('create <name>')
   .description('mint an API key and print it: it cannot be shown again')
   .option('--user <id>', 'whom it stands for', 'admin')
-  .option('--team <id>', 'the team of that user', 'default')
+  .option('--team <id>', 'the team of that user', OPERATOR_TEAM_ID)
   .option('--models <ids>', 'models it may call, with commas between them; an entry may end with *', list)
   .option('--parallel <calls>', 'model calls that may run at once', positive)
   .option('--budget <cents>', 'what all its model calls may cost together', positive)
@@ -128,7 +129,7 @@ keys
 keys
   .command('list')
   .description('keys of a team, newest first')
-  .option('--team <id>', 'the team', 'default')
+  .option('--team <id>', 'the team', OPERATOR_TEAM_ID)
   .option('--all', 'revoked ones, too', false)
   .option('--json', 'print JSON', false)
   .action(async (options: { team: string; all: boolean; json: boolean }) => {
@@ -139,7 +140,7 @@ keys
 keys
   .command('revoke <id>')
   .description('end a key for good; gateways follow within two seconds')
-  .option('--team <id>', 'the team', 'default')
+  .option('--team <id>', 'the team', OPERATOR_TEAM_ID)
   .action(async (id: string, options: { team: string }) => {
     const { revokeKey } = await import('./commands/keys.ts');
     process.exitCode = await revokeKey(readConfig(), { id, ...options });

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { LonghaulError } from '../../contracts/error-codes.ts';
+import { OPERATOR_TEAM_ID } from '../../contracts/key-scopes.ts';
 import { ensureDatabase } from '../../db/databases.ts';
 import { migrate } from '../../db/migrate.ts';
 import { createPool } from '../../db/pool.ts';
@@ -192,7 +193,7 @@ export class Stack {
       const file = this.#paths.apiKey;
       const kept = existsSync(file) ? readFileSync(file, 'utf8').trim() : '';
       if (kept !== '' && (await findApiKey(pool, kept)) !== undefined) return kept;
-      const { key } = await createApiKey(pool, { name: 'dev', userId: 'dev', teamId: 'default' });
+      const { key } = await createApiKey(pool, { name: 'dev', userId: 'dev', teamId: OPERATOR_TEAM_ID });
       writePrivateFile(file, `${key}\n`);
       return key;
     } finally {

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listenOn } from '../../db/listen.ts';
+import { OPERATOR_TEAM_ID } from '../../contracts/key-scopes.ts';
 import { isOutage, type Pool } from '../../db/pool.ts';
 import { adoptApiKey } from '../../db/queries/api-keys.ts';
 import {
@@ -121,7 +122,11 @@ export class RouteSource {
     const key = variable === undefined ? undefined : this.#deps.config.credentials.get(variable);
     if (key === undefined) return;
     try {
-      await adoptApiKey(this.#deps.pool, key, { name: 'litellm-master-key', userId: 'admin', teamId: 'default' });
+      await adoptApiKey(this.#deps.pool, key, {
+        name: 'litellm-master-key',
+        userId: 'admin',
+        teamId: OPERATOR_TEAM_ID,
+      });
     } catch (error) {
       // Another look at the file tries again.
       this.#fileMark = '';

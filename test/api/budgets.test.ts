@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { OPERATOR_TEAM_ID } from '../../contracts/key-scopes.ts';
+import { createApiKey } from '../../db/queries/api-keys.ts';
 import { insertBudgetEvent } from '../../db/queries/budget-events.ts';
 import { changeWindows, ensureWindows, insertOwner, leaseSlices } from '../../db/queries/budget-slices.ts';
 import type { TestApi } from './support.ts';
@@ -131,12 +133,16 @@ describe('budgets', () => {
       await request.set('authorization', `Bearer ${api.otherKey}`).expect(404);
     }
     const all = { name: 'all', scope: { type: 'org' }, period: 'month', hard_limit: usd('100000') };
-    const org = `/v1/budgets/${(await api.post('/v1/budgets', all).expect(200)).body.id}`;
-    const other = `Bearer ${api.otherKey}`;
+    const { key } = await createApiKey(api.pool, { name: 'op', userId: 'op', teamId: OPERATOR_TEAM_ID });
+    const [operator, other] = [`Bearer ${key}`, `Bearer ${api.otherKey}`];
+    const refused = await api.post('/v1/budgets', all).expect(403);
+    expect(refused.body.error).toMatchObject({ code: 'forbidden', field: 'scope' });
+    const ours = await api.post('/v1/budgets', all).set('authorization', operator).expect(200);
+    const org = `/v1/budgets/${ours.body.id}`;
     await api.get(org).set('authorization', other).expect(200);
     await api.post(org, { name: 'stolen' }).set('authorization', other).expect(403);
     await api.post(`${org}/archive`).set('authorization', other).expect(403);
-    await api.post(`${org}/archive`).expect(200);
+    await api.post(`${org}/archive`).set('authorization', operator).expect(200);
     const theirs = await api.get('/v1/budgets').set('authorization', `Bearer ${api.otherKey}`).expect(200);
     expect(theirs.body.data).toEqual([]);
   });
