@@ -42,6 +42,19 @@ describe('SessionState', () => {
     expect(state.beginTurn(11)).toMatchObject({ turn: 2, step: 0, eventIds: ['b'] });
   });
 
+  it('counts the time of each turn by itself, also after one that was interrupted while it waited for people', () => {
+    const state = new SessionState({ ...ARGS, inputs: [message('a'), message('b'), message('c')] }, 0);
+    state.beginTurn(0);
+    state.startWaiting(10);
+    state.stopWaiting(110);
+    expect(state.turnActiveMs(120)).toBe(20);
+    state.startWaiting(120);
+    expect(state.turnActiveMs(500)).toBe(20);
+    state.endTurn(500);
+    state.beginTurn(600);
+    expect(state.turnActiveMs(607)).toBe(7);
+  });
+
   it('goes on with what a run of an earlier version carried: whole messages', () => {
     const before = new SessionState(ARGS, 0).toCarry();
     const open = { turn: 3, step: 2, startedAtMs: 1, inputs: [{ ...message('a'), model: 'm' }] };

@@ -159,6 +159,8 @@ export class SessionState {
     this.interruptRequested = false;
     this.sandboxPaused = false;
     this.turnTimedOut = false;
+    // An interrupt ends a wait without its end being told.
+    this.waitingSinceMs = undefined;
     this.waitingFor.clear();
     this.decisions.clear();
     this.answered.clear();
