@@ -16,6 +16,8 @@ const baseUrl = z
   .url({ protocol: /^https?$/, error: 'must be an http or https URL' })
   .max(2_000)
   .refine((text) => {
+    // Said already.
+    if (!URL.canParse(text)) return true;
     const url = new URL(text);
     return url.username === '' && url.password === '' && url.search === '' && url.hash === '';
   }, 'must have no credentials, query or fragment');

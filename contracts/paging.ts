@@ -13,7 +13,9 @@ export function intParam(min: number, max: number) {
 export const boolParam = z.enum(['true', 'false']).transform((text) => text === 'true');
 export const timeParam = z.iso
   .datetime({ offset: true, error: 'must be an RFC 3339 time' })
-  .refine((text) => !Number.isNaN(Date.parse(text)), 'must be an RFC 3339 time');
+  .refine((text) => !Number.isNaN(Date.parse(text)), 'must be an RFC 3339 time')
+  // No zone is further away, and Postgres knows none.
+  .refine((text) => !/[+-](1[6-9]|2\d):\d\d$/.test(text), 'must be less than 16 hours from UTC');
 export const orderParam = z.enum(['asc', 'desc']);
 /** An id of any resource, as a filter. */
 export const idParam = z.string().regex(/^[a-z]{2,8}_[0-9A-Za-z]{1,64}$/, 'must be an id');

@@ -225,6 +225,7 @@ describe('every route', () => {
           'x'.repeat(2_000),
           '9999-99-99T99:99:99Z',
           '2026-02-30T00:00:00Z',
+          '2026-01-01T00:00:00%2B23:59',
           'null',
         ]) {
           expectNoServerError(
@@ -241,6 +242,14 @@ describe('every route', () => {
             : request(api.app).post(fill(route.path)).send({}));
         expect(answer.status, route.path).toBe(401);
       }
+    }
+  });
+
+  it('names the address of a provider that is none', async () => {
+    for (const base_url of ['http://[::1', 'http://', 'ftp://x', 'http://u:p@x', 'http://x?y', 'http://x:99999', '/x']) {
+      const deployments = [{ provider: 'openai-compatible', model: 'm', base_url }];
+      const answer = await api.post('/v1/model-routes', { name: 'x', deployments }).expect(400);
+      expect(answer.body.error.field, base_url).toBe('deployments[0].base_url');
     }
   });
 
