@@ -23,16 +23,23 @@ const AGENT_VERSION = defineSearchAttributeKey('AgentVersion', SEARCH_ATTRIBUTES
 const TEAM_ID = defineSearchAttributeKey('TeamId', SEARCH_ATTRIBUTES.TeamId);
 const USER_ID = defineSearchAttributeKey('UserId', SEARCH_ATTRIBUTES.UserId);
 const HARNESS = defineSearchAttributeKey('Harness', SEARCH_ATTRIBUTES.Harness);
+const REPO = defineSearchAttributeKey('Repo', SEARCH_ATTRIBUTES.Repo);
+const LABELS = defineSearchAttributeKey('Labels', SEARCH_ATTRIBUTES.Labels);
 const DEPLOYMENT_ID = defineSearchAttributeKey('DeploymentId', SEARCH_ATTRIBUTES.DeploymentId);
 
 /** A keyword may be longer on the server; a label need not. */
 const KEYWORD_CHARS = 255;
+
+/** What the server takes of one attribute, with some room. */
+const VALUE_BYTES = 2_000;
 
 interface Labels {
   teamId: string;
   createdBy: string;
   harness: string;
   deploymentId: string | null;
+  repo: string | null;
+  labels: string[];
 }
 
 /** What a workflow is told of a stored input: references only, whatever else the row holds. */
@@ -49,6 +56,13 @@ export function inputMessage(input: {
     ...(approvalId === undefined ? {} : { approvalId }),
     ...(decision === undefined ? {} : { decision }),
   };
+}
+
+/** The first labels, as many as can be searched for: too many must not keep a session from its start. */
+function fitting(labels: string[]): string[] {
+  const encoder = new TextEncoder();
+  let bytes = 2;
+  return labels.filter((label) => (bytes += encoder.encode(JSON.stringify(label)).length + 1) <= VALUE_BYTES);
 }
 
 /**
@@ -69,6 +83,8 @@ export function sessionStart(args: SessionArgs, labels: Labels, taskQueue: strin
       { key: TEAM_ID, value: labels.teamId.slice(0, KEYWORD_CHARS) },
       { key: USER_ID, value: labels.createdBy.slice(0, KEYWORD_CHARS) },
       { key: HARNESS, value: labels.harness },
+      ...(labels.repo === null ? [] : [{ key: REPO, value: labels.repo.slice(0, KEYWORD_CHARS) }]),
+      ...(labels.labels.length === 0 ? [] : [{ key: LABELS, value: fitting(labels.labels) }]),
       ...(labels.deploymentId === null ? [] : [{ key: DEPLOYMENT_ID, value: labels.deploymentId }]),
     ],
   };

@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { sweepOnce } from '../../api/sweep.ts';
 import { sessionWorkflowId } from '../../workflows/ids.ts';
 import type { TestApi } from './support.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import { makeAgent, makeSession, testApi } from './support.ts';
 
 /** No worker runs here: Temporal keeps what it was given, and the tests look at that. */
@@ -35,6 +36,9 @@ async function historyOf(sessionId: string) {
   return api.services.temporal.client.workflow.getHandle(workflowId).fetchHistory();
 }
 
+/** As many as a session takes, and as long. */
+const LABELS = Array.from({ length: LIMITS.labels }, (_value, index) => String(index).padEnd(LIMITS.labelChars, '語'));
+
 describe('delivery', () => {
   it('starts the session workflow with its initial events, once, with what it needs to be found', async () => {
     const { agentId, environmentId } = await makeAgent(api);
@@ -44,6 +48,8 @@ describe('delivery', () => {
         environment_id: environmentId,
         title: 'Fix it',
         limits: { idle_ms: 60_000 },
+        labels: LABELS,
+        repo: 'acme/shop',
         initial_events: [{ type: 'user.message', content: 'hello', model: 'scripted' }],
       })
       .expect(200);
@@ -70,10 +76,24 @@ describe('delivery', () => {
     });
     // Ids and decisions only: the text itself stays in Postgres (invariant 6).
     expect(JSON.stringify(args)).not.toContain('hello');
-    expect(Object.keys(started?.searchAttributes?.indexedFields ?? {}).toSorted()).toEqual(
-      ['AgentId', 'AgentVersion', 'Harness', 'TeamId', 'UserId'].toSorted(),
+    const attributes = started?.searchAttributes?.indexedFields ?? {};
+    expect(Object.keys(attributes).toSorted()).toEqual(
+      ['AgentId', 'AgentVersion', 'Harness', 'Labels', 'Repo', 'TeamId', 'UserId'].toSorted(),
     );
+    const shown = JSON.parse(Buffer.from(attributes['Labels']?.data ?? []).toString()) as string[];
+    // Temporal takes no more than 2 KB.
+    expect(shown.length).toBeGreaterThan(5);
+    expect(shown).toEqual(LABELS.slice(0, shown.length));
     expect(await inputStates(id)).toEqual([{ kind: 'message', state: 'delivered', reason: null }]);
+  });
+
+  it('starts a session whatever its agent and title are called, and in which script', async () => {
+    const { agentId, environmentId } = await makeAgent(api, { name: '語'.repeat(100) });
+    for (const title of ['語'.repeat(LIMITS.titleChars), '😀'.repeat(LIMITS.titleChars / 2), '"\\\n'.repeat(100)]) {
+      const made = await api.post('/v1/sessions', { agent: agentId, environment_id: environmentId, title }).expect(200);
+      await api.services.delivery.drain();
+      expect((await historyOf(made.body.id as string)).events, title).not.toHaveLength(0);
+    }
   });
 
   it('answers 200 with a durable row while Temporal is away, and the sweep delivers afterwards', async () => {
@@ -82,7 +102,8 @@ describe('delivery', () => {
       const id = await makeSession(away, { initial_events: [{ type: 'user.message', content: 'hi' }] });
       const beforeMs = Date.now();
       await away.post(`/v1/sessions/${id}/events`, { events: [{ type: 'user.interrupt' }] }).expect(200);
-      expect(Date.now() - beforeMs).toBeLessThan(4_000);
+      // It does not wait for a delivery, which gives up after ten seconds.
+      expect(Date.now() - beforeMs).toBeLessThan(9_000);
       const count = await away.pool.query(`SELECT count(*)::int AS n FROM inputs WHERE state = 'accepted'`);
       expect(count.rows[0]).toEqual({ n: 2 });
 

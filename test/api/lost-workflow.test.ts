@@ -258,7 +258,7 @@ async function forget(id: string): Promise<void> {
             () => 'known',
             () => 'unknown',
           ),
-      { timeout: 30_000 },
+      { timeout: 60_000 },
     )
     .toBe('unknown');
 }

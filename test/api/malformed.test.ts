@@ -246,7 +246,15 @@ describe('every route', () => {
   });
 
   it('names the address of a provider that is none', async () => {
-    for (const base_url of ['http://[::1', 'http://', 'ftp://x', 'http://u:p@x', 'http://x?y', 'http://x:99999', '/x']) {
+    for (const base_url of [
+      'http://[::1',
+      'http://',
+      'ftp://x',
+      'http://u:p@x',
+      'http://x?y',
+      'http://x:99999',
+      '/x',
+    ]) {
       const deployments = [{ provider: 'openai-compatible', model: 'm', base_url }];
       const answer = await api.post('/v1/model-routes', { name: 'x', deployments }).expect(400);
       expect(answer.body.error.field, base_url).toBe('deployments[0].base_url');

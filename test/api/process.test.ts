@@ -53,7 +53,7 @@ it('starts and answers while Temporal is away, says so, and stops on SIGTERM wit
           (r) => r.status,
           () => 0,
         ),
-      { timeout: 20_000 },
+      { timeout: 60_000 },
     )
     .toBe(200);
   const ready = await fetch(`${url}/readyz`);
@@ -99,7 +99,7 @@ it('answers 503, not worse, while Postgres is away', async () => {
           (r) => r.status,
           () => 0,
         ),
-      { timeout: 20_000 },
+      { timeout: 60_000 },
     )
     .toBe(200);
   const refused = await fetch(`${url}/v1/agents`, { headers: { 'x-api-key': 'lhk_x' } });
@@ -123,7 +123,7 @@ it('does not listen to other machines unless told twice', async () => {
   await createApiKey(pool, { name: 'k', userId: 'u', teamId: 't' });
   await pool.end();
   const { child, output } = start({ ...env, LONGHAUL_ALLOW_PUBLIC: '1' });
-  await expect.poll(output, { timeout: 20_000 }).toContain('api listens');
+  await expect.poll(output, { timeout: 60_000 }).toContain('api listens');
   child.kill('SIGTERM');
   await once(child, 'exit');
   await database.drop();

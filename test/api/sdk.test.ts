@@ -166,9 +166,9 @@ it('lists and pages everything the session logged', async () => {
   expect(listed).toEqual(made);
 
   const id = made[0] ?? '';
-  await expect.poll(async () => (await client.beta.sessions.retrieve(id)).status, { timeout: 30_000 }).toBe('idle');
+  await expect.poll(async () => (await client.beta.sessions.retrieve(id)).status, { timeout: 60_000 }).toBe('idle');
   await expect
-    .poll(async () => (await collect(id)).some((event) => event.type === 'session.status_idle'), { timeout: 30_000 })
+    .poll(async () => (await collect(id)).some((event) => event.type === 'session.status_idle'), { timeout: 60_000 })
     .toBe(true);
   const one = await collect(id, 1);
   const all = await collect(id, 1_000);
@@ -221,7 +221,7 @@ it('puts the agent on a schedule, runs it now and reads the run', async () => {
   const read = await client.beta.deploymentRuns.retrieve(run.id);
   expect(read).toMatchObject({ id: run.id, session_id: run.session_id, error: null });
   await expect
-    .poll(async () => JSON.stringify(await collect(run.session_id ?? '')), { timeout: 30_000 })
+    .poll(async () => JSON.stringify(await collect(run.session_id ?? '')), { timeout: 60_000 })
     .toContain('the nightly work');
   const runs: string[] = [];
   for await (const item of client.beta.deploymentRuns.list({ deployment_id: deployment.id })) runs.push(item.id);
@@ -236,7 +236,7 @@ it('archives and deletes sessions', async () => {
   const first = await client.beta.sessions.create({ agent: agent.id, environment_id: environmentId });
   expect((await client.beta.sessions.archive(first.id)).archived_at).not.toBeNull();
   await expect
-    .poll(async () => (await client.beta.sessions.retrieve(first.id)).status, { timeout: 30_000 })
+    .poll(async () => (await client.beta.sessions.retrieve(first.id)).status, { timeout: 60_000 })
     .toBe('terminated');
   await expect(client.beta.sessions.events.send(first.id, { events: [{ type: 'user.interrupt' }] })).rejects.toThrow(
     ConflictError,

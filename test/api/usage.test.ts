@@ -513,7 +513,7 @@ describe('a large ledger', () => {
       get(url, { headers: { authorization: `Bearer ${api.key}` } }, resolve);
     });
     // Nobody reads: buffers fill up, and then the export waits.
-    await vi.waitFor(() => expect(sent?.writableNeedDrain).toBe(true), { timeout: 30_000 });
+    await vi.waitFor(() => expect(sent?.writableNeedDrain).toBe(true), { timeout: 60_000 });
     const rows = Number(own.rows[0]?.rows);
     expect(queries.mock.calls.length).toBeLessThan(rows / 2_000 - 5);
     const seen = new Set<string>();
