@@ -76,8 +76,13 @@ export class UpstreamCall implements AnswerSink {
     // An answer that does not stream has its first byte when all of it is made.
     this.#waitTimer = this.#failAfter(isStream ? timeouts.firstByteMs : timeouts.totalMs, 'the first byte');
     this.#totalTimer = this.#failAfter(timeouts.totalMs, 'the whole answer');
-    this.#running = options.provider.start(options.request, this);
-    if (this.#isSettled) this.#running.abort();
+    try {
+      this.#running = options.provider.start(options.request, this);
+    } catch (error) {
+      // Nobody was asked. What holds money for the call lives on the outcome.
+      this.#fail({ error: error instanceof LonghaulError ? error : internal(error) }, false);
+    }
+    if (this.#isSettled) this.#running?.abort();
   }
 
   /** Ends the call now; what was billed so far is in the outcome. */
@@ -215,6 +220,10 @@ function basisOf(tap: UsageTap | undefined): CallOutcome['usageBasis'] {
   if (tap === undefined) return 'none';
   if (tap.isFinal) return 'reported';
   return tap.usage.outputTokens > 0 || tap.isReported ? 'estimated' : 'none';
+}
+
+function internal(cause: unknown): LonghaulError {
+  return new LonghaulError('internal', 'the provider could not be asked', { cause });
 }
 
 function messageOf(error: Error): string {

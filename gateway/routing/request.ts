@@ -78,7 +78,7 @@ function withoutLookalikes(fields: Record<string, unknown>): Record<string, unkn
 /** Replaces the model id; every other byte stays as the caller sent it. */
 export function withModel(body: Buffer, model: string): Buffer {
   const span = findTopLevelFields(body, ['model'])?.get('model');
-  if (span === undefined) return Buffer.from(JSON.stringify({ ...parseJsonObject(body), model }));
+  if (span === undefined) return written({ ...parseJsonObject(body), model });
   return splice(body, span, JSON.stringify(model));
 }
 
@@ -96,15 +96,13 @@ export function withUsageReport(protocol: Protocol, body: Buffer, stream: boolea
   const given = typeof options === 'object' && options !== null ? (options as Record<string, unknown>) : {};
   if (given['include_usage'] === true) return body;
   const asked = { ...given, include_usage: true };
-  return span === undefined
-    ? Buffer.from(JSON.stringify({ ...whole, stream_options: asked }))
-    : splice(body, span, JSON.stringify(asked));
+  return span === undefined ? written({ ...whole, stream_options: asked }) : splice(body, span, JSON.stringify(asked));
 }
 
 /** Sets top-level fields, or removes those that are undefined; the values of all others stay byte for byte. */
 export function withFields(body: Buffer, fields: Readonly<Record<string, unknown>>): Buffer {
   const members = listMembers(body);
-  if (members === undefined) return Buffer.from(JSON.stringify({ ...parseJsonObject(body), ...fields }));
+  if (members === undefined) return written({ ...parseJsonObject(body), ...fields });
   const added = Object.entries(fields)
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => Buffer.from(`${JSON.stringify(name)}:${JSON.stringify(value)}`));
@@ -113,6 +111,15 @@ export function withFields(body: Buffer, fields: Readonly<Record<string, unknown
     .map(({ keyStart, end }) => body.subarray(keyStart, end));
   const pieces = [...added, ...kept].flatMap((piece, index) => (index === 0 ? [piece] : [COMMA, piece]));
   return Buffer.concat([OPEN, ...pieces, CLOSE]);
+}
+
+/** What a parser can read may be too deep to be written: that one calls itself for each level. */
+function written(body: Record<string, unknown>): Buffer {
+  try {
+    return Buffer.from(JSON.stringify(body));
+  } catch (error) {
+    throw new LonghaulError('invalid_json', 'the body is nested too deeply', { cause: error });
+  }
 }
 
 const [OPEN, COMMA, CLOSE] = [Buffer.from('{'), Buffer.from(','), Buffer.from('}')];

@@ -153,7 +153,16 @@ class RoutedCall implements RunningCall {
     this.#sink.onFailure(error, false);
   }
 
-  #ask({ deployment, model }: Candidate): void {
+  /** Nothing may escape from here: a later attempt begins in a timer, where nobody would catch it. */
+  #ask(candidate: Candidate): void {
+    try {
+      this.#attempt(candidate);
+    } catch (error) {
+      this.#sink.onFailure(error instanceof Error ? error : new Error('an attempt failed', { cause: error }), false);
+    }
+  }
+
+  #attempt({ deployment, model }: Candidate): void {
     const { isStream, timeouts } = this.#options;
     const { body, model: named } = this.#request;
     const request = model === named ? this.#request : { ...this.#request, model, body: withModel(body, model) };

@@ -138,3 +138,21 @@ describe('what a body asks for', { timeout: PATIENCE }, () => {
     await answer.text();
   });
 });
+
+describe('a body that is nested too deeply to be written anew', { timeout: PATIENCE }, () => {
+  const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+
+  it.each([{}, { 'idempotency-key': 'deep' }])('is refused, and holds no money, slot or key (%j)', async (headers) => {
+    const sessionId = await createSession(bed.pool, { budgetCents: '1000' });
+    const key = await mintKey(bed.pool, { sessionId, maxParallel: 1 });
+    const ask = (extra: string): Promise<Response> => {
+      const body = `{"model":"x","model":"openai/gpt-5.5","max_tokens":9,"messages":[]${extra}}`;
+      return post(`${gateway.url}/v1/chat/completions`, key, body, headers as Record<string, string>);
+    };
+    const refused = await ask(`,"a":${deep}`);
+    expect([refused.status, (await errorOf(refused)).code]).toEqual([400, 'invalid_json']);
+    await eventually(() => isAllReleased(bed.pool));
+    const taken = await ask('');
+    expect([taken.status, await taken.text()]).toEqual([200, expect.anything()]);
+  });
+});

@@ -222,6 +222,26 @@ describe('attempts', () => {
     ]);
   });
 
+  it('that cannot be begun are the end of the call, not of the process', { timeout: 60_000 }, async () => {
+    const gateway = await withRoutes([
+      {
+        name: 'fast',
+        deployments: [
+          compatible(one, { id: 'one', model: 'fast', timeout_ms: 300, weight: 1 }),
+          compatible(two, { id: 'two', model: 'm2', weight: 0 }),
+        ],
+      },
+    ]);
+    one.answer = () => undefined;
+    const { key } = await newKey();
+    // Good for a parser, and for who wants these very bytes; too deep to be written with another name in it.
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    const body = `{"model":"x","model":"fast","messages":[],"a":${deep}}`;
+    const response = await post(`${gateway.url}/v1/chat/completions`, key, body);
+    expect([response.status, (await errorOf(response)).code]).toEqual([400, 'invalid_json']);
+    expect(one.requests).toHaveLength(1);
+  });
+
   it('end with the first byte: what breaks later is told, not made again', async () => {
     const gateway = await withRoutes([{ name: 'fast', deployments: both(), strategy: 'least-busy', retries: 5 }]);
     one.answer = cut;
