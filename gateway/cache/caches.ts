@@ -113,7 +113,8 @@ export class Caches {
     if (!isOurs) return request;
     const marked = placeBreakpoints(body, policy.prompt.ttl);
     if (marked === body) return request;
-    return { ...request, upstream: { ...request.upstream, body: Buffer.from(JSON.stringify(marked)) } };
+    const written = orNone(() => Buffer.from(JSON.stringify(marked)));
+    return written === undefined ? request : { ...request, upstream: { ...request.upstream, body: written } };
   }
 
   /** The request, whose outcome also tells whether the provider had its prompt cached. */
@@ -239,7 +240,7 @@ function parse(body: Buffer): Record<string, unknown> | undefined {
   }
 }
 
-/** JSON without a canonical form (a lone surrogate, absurd nesting) has neither key nor fingerprint. */
+/** JSON without a canonical form (a lone surrogate, absurd nesting) has neither key nor fingerprint, and gets no marks. */
 function orNone<T>(work: () => T): T | undefined {
   try {
     return work();

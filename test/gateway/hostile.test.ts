@@ -1,5 +1,6 @@
 import type { Server } from 'node:http';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createApiKey } from '../../db/queries/api-keys.ts';
 import { isAllReleased, listenAsProvider, makeBudget, windowOf, WIRES } from './budget-support.ts';
 import {
   createSession,
@@ -147,12 +148,20 @@ describe('a body that is nested too deeply to be written anew', { timeout: PATIE
     const key = await mintKey(bed.pool, { sessionId, maxParallel: 1 });
     const ask = (extra: string): Promise<Response> => {
       const body = `{"model":"x","model":"openai/gpt-5.5","max_tokens":9,"messages":[]${extra}}`;
-      return post(`${gateway.url}/v1/chat/completions`, key, body, headers as Record<string, string>);
+      return post(`${gateway.url}/v1/chat/completions`, key, body, headers);
     };
     const refused = await ask(`,"a":${deep}`);
     expect([refused.status, (await errorOf(refused)).code]).toEqual([400, 'invalid_json']);
     await eventually(() => isAllReleased(bed.pool));
     const taken = await ask('');
     expect([taken.status, await taken.text()]).toEqual([200, expect.anything()]);
+  });
+
+  it('goes to the provider as it is where breakpoints would be placed', async () => {
+    const cache = { prompt_caching: { type: 'auto', ttl: '5m' } } as const;
+    const { key } = await createApiKey(bed.pool, { name: 'k', userId: 'u', teamId: 't', cache });
+    const body = `{"model":"claude-opus-5","max_tokens":9,"system":"s","messages":[{"role":"user","content":"x"}],"a":${deep}}`;
+    const answer = await messages(key, body);
+    expect([answer.status, await answer.text()]).toEqual([200, expect.anything()]);
   });
 });
