@@ -18,6 +18,8 @@ interface RequestFacts {
 }
 
 const MAX_MODEL_CHARS = 256;
+/** No controls and no half characters: Postgres takes neither, and what a call cost would be lost. */
+const MODEL_ID = new RegExp(`^[^\\p{Cc}\\p{Cs}]{1,${MAX_MODEL_CHARS}}$`, 'u');
 /** Messages, older chat, newer chat, responses: a body has the one of its protocol. */
 const OUTPUT_LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
 const FACTS: readonly string[] = [
@@ -40,7 +42,7 @@ export function readRequestFacts(body: Buffer): RequestFacts {
       ? Object.fromEntries(Array.from(spans, ([name, span]) => [name, valueAt(body, span)]))
       : withoutLookalikes(parseJsonObject(body));
   const model = fields['model'];
-  if (typeof model !== 'string' || model === '' || model.length > MAX_MODEL_CHARS) {
+  if (typeof model !== 'string' || !MODEL_ID.test(model)) {
     throw new LonghaulError('invalid_request', 'must be the id of a model', { field: 'model' });
   }
   const previous = fields['previous_response_id'];

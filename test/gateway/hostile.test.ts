@@ -80,6 +80,16 @@ it(
   },
 );
 
+it.each(['claude-\\u0000', 'claude-\\ud800', 'claude-\\n'])(
+  'a model id that no row can hold (%s) is refused',
+  async (id) => {
+    const answer = await messages(await mintKey(bed.pool), `{"model":"${id}","max_tokens":9,"messages":[]}`);
+    expect(answer.status).toBe(400);
+    expect(await answer.json()).toMatchObject({ error: { code: 'invalid_request', field: 'model' } });
+    expect(bodies).toEqual([]);
+  },
+);
+
 describe('a name in another case', { timeout: PATIENCE }, () => {
   it.each(['Model', 'max_to\u212aens', '\u017ftream'])('(%s) is refused and named', async (name) => {
     const answer = await messages(await mintKey(bed.pool), { ...BODY, [name]: 1 });
