@@ -13,6 +13,18 @@ export function requireUnlimitedKey(principal: Principal): void {
   );
 }
 
+/**
+ * The model calls of a session are made with the session's own key, which has none of the limits of the key that
+ * started the session or sent it a message.
+ */
+export function requireUnlimitedCalls(principal: Principal): void {
+  if (!principal.hasCallLimits) return;
+  throw new LonghaulError(
+    'forbidden',
+    'a key with a budget or with allowed models cannot start or drive sessions: give the session a budget instead',
+  );
+}
+
 /** Tells the audit log of a change to a key, with the limits it has from now on. */
 export async function auditKey(tx: Queryable, principal: Principal, verb: string, row: ApiKeyRow): Promise<void> {
   await insertAudit(tx, {

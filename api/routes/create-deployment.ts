@@ -3,6 +3,7 @@ import { insertDeployment } from '../../db/queries/deployments.ts';
 import { requireBudgetable } from '../budget.ts';
 import { requireRunnableEnvironment, resolveDeployedAgent } from '../deployment-fields.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedCalls } from '../key-changes.ts';
 import { renderOneDeployment } from '../render/deployments.ts';
 import { requireCron } from '../schedules.ts';
 
@@ -14,6 +15,7 @@ export const createDeployment = endpoint({
   body: deploymentCreate,
   response: deployment,
   async handle({ db, principal, services, afterCommit }, { body }) {
+    requireUnlimitedCalls(principal);
     if (body.schedule !== undefined && body.schedule !== null) requireCron(body.schedule);
     const agent = await resolveDeployedAgent(db, principal.teamId, body.agent);
     await requireBudgetable(db, principal.teamId, { model: agent.model, budget: body.budget, field: 'budget' });

@@ -4,6 +4,7 @@ import { resolveAgent } from '../agent-reference.ts';
 import { requireBudgetable } from '../budget.ts';
 import { requireRunnableEnvironment } from '../deployment-fields.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedCalls } from '../key-changes.ts';
 import { traceFirstInputs } from '../trace-inputs.ts';
 import { renderOneSession } from '../render/sessions.ts';
 
@@ -16,6 +17,7 @@ export const createSession = endpoint({
   response: session,
   async handle(context, { body }) {
     const { db, principal, services, afterCommit } = context;
+    requireUnlimitedCalls(principal);
     const agent = await resolveAgent(db, principal.teamId, body.agent);
     const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
     const { budget } = body;

@@ -7,6 +7,7 @@ import { createDeploymentSession } from '../../db/queries/deployments.ts';
 import { manualRunWorkflowId } from '../../workflows/ids.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedCalls } from '../key-changes.ts';
 import { requireLiveDeployment } from '../live-deployment.ts';
 import { renderRun } from '../render/deployments.ts';
 
@@ -18,6 +19,7 @@ export const runDeployment = endpoint({
   params: deploymentPath,
   response: deploymentRun,
   async handle({ db, principal, services, afterCommit }, { params }) {
+    requireUnlimitedCalls(principal);
     const deployment = await requireLiveDeployment(db, principal.teamId, params.deployment_id);
     const runId = newId('deploymentRun');
     const made = await createDeploymentSession(db, {

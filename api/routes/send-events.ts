@@ -3,6 +3,7 @@ import { getSession } from '../../db/queries/sessions.ts';
 import { acceptEvents } from '../accept-events.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedCalls } from '../key-changes.ts';
 import { traceInputs } from '../trace-inputs.ts';
 import { renderEvent } from '../render/events.ts';
 
@@ -17,6 +18,7 @@ export const sendEvents = endpoint({
   response: eventsSent,
   async handle(context, { params, body }) {
     const { db, principal, services, afterCommit } = context;
+    requireUnlimitedCalls(principal);
     const session = await getSession(db, principal.teamId, params.session_id, { lock: true });
     const rows = await acceptEvents(db, session, body.events, actorOf(principal));
     afterCommit(() => services.delivery.deliver(session.id));

@@ -3,6 +3,7 @@ import { insertAudit } from '../../db/queries/audit.ts';
 import { setDeploymentStatus } from '../../db/queries/deployments.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedCalls } from '../key-changes.ts';
 import { requireLiveDeployment } from '../live-deployment.ts';
 import { renderOneDeployment } from '../render/deployments.ts';
 
@@ -14,6 +15,7 @@ export const unpauseDeployment = endpoint({
   params: deploymentPath,
   response: deployment,
   async handle({ db, principal, services, afterCommit }, { params }) {
+    requireUnlimitedCalls(principal);
     const before = await requireLiveDeployment(db, principal.teamId, params.deployment_id);
     if (before.status === 'active') return renderOneDeployment(db, before);
     const row = await setDeploymentStatus(db, before.id, 'active', null);

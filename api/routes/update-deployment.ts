@@ -7,6 +7,7 @@ import { patchMetadata, patchText } from '../definitions.ts';
 import { requireBudgetable } from '../budget.ts';
 import { requireRunnableEnvironment, resolveDeployedAgent } from '../deployment-fields.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireUnlimitedCalls } from '../key-changes.ts';
 import { requireLiveDeployment } from '../live-deployment.ts';
 import { renderOneDeployment } from '../render/deployments.ts';
 import { requireCron } from '../schedules.ts';
@@ -20,6 +21,7 @@ export const updateDeployment = endpoint({
   body: deploymentUpdate,
   response: deployment,
   async handle({ db, principal, services, afterCommit }, { params, body }) {
+    requireUnlimitedCalls(principal);
     const before = await requireLiveDeployment(db, principal.teamId, params.deployment_id);
     if (body.schedule !== undefined && body.schedule !== null) requireCron(body.schedule);
     const agent = await editedAgent(db, before, body);

@@ -14,6 +14,8 @@ export interface Principal {
   teamId: string;
   /** The key has limits of its own: it must not make keys without them. */
   isLimited: boolean;
+  /** Its model calls are limited to some models or an amount: it must not have others make them without that. */
+  hasCallLimits: boolean;
 }
 
 /** A key that is neither revoked nor expired. */
@@ -103,7 +105,8 @@ export async function findApiKey(db: Queryable, key: string): Promise<ApiKey | u
   const result = await db.query(
     `SELECT id, user_id, team_id, scopes, allowed_models, max_parallel, expires_at,
        allowed_models IS NOT NULL OR max_parallel IS NOT NULL OR expires_at IS NOT NULL OR jsonb_array_length(scopes) < 2
-         OR EXISTS (SELECT 1 FROM budgets b WHERE ${OWN_POOL}) AS is_limited
+         OR EXISTS (SELECT 1 FROM budgets b WHERE ${OWN_POOL}) AS is_limited,
+       allowed_models IS NOT NULL OR EXISTS (SELECT 1 FROM budgets b WHERE ${OWN_POOL}) AS has_call_limits
      FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())`,
     [hashKey(key)],
   );

@@ -135,6 +135,30 @@ describe('keys', () => {
     }
   });
 
+  it('lets a key whose calls are limited start none that are not', async () => {
+    const budget = { type: 'limit', max_list_cost: { amount: '1', currency: 'USD' } };
+    for (const limit of [{ allowed_models: ['a'] }, { budget }]) {
+      const made = await make(limit);
+      for (const [path, body] of [
+        ['/v1/sessions', { agent: 'agent_x', environment_id: 'env_x' }],
+        ['/v1/sessions/sesn_x/events', { events: [{ type: 'user.message', content: 'go' }] }],
+        ['/v1/deployments/depl_x/run', {}],
+        ['/v1/deployments/depl_x/unpause', {}],
+      ] as const) {
+        const sent = request(api.app)
+          .post(path)
+          .set('x-api-key', made.key ?? '');
+        expect((await sent.send(body).expect(403)).body).toMatchObject({ error: { code: 'forbidden' } });
+      }
+    }
+    // An expiry limits no call: such a key of CI works as long as it lives.
+    const ci = await make({ expires_at: '2099-01-01T00:00:00Z' });
+    const sent = request(api.app)
+      .post('/v1/sessions')
+      .set('x-api-key', ci.key ?? '');
+    await sent.send({ agent: 'agent_x', environment_id: 'env_x' }).expect(404);
+  });
+
   it('keeps a key for model calls out of the API', async () => {
     const made = await make({ scopes: ['gateway'] });
     expect((await asKey(made.key)('/v1/agents').expect(403)).body).toMatchObject({ error: { code: 'forbidden' } });
