@@ -164,6 +164,7 @@ class GatewayServer implements Gateway {
     await Promise.all([this.#scripted?.close(), this.#router.close()]);
     await this.#caches.close();
     await this.#budgets.close();
+    this.#telemetry.drain();
     await this.#prices.close();
   }
 

@@ -24,6 +24,7 @@ export class CallTelemetry {
   readonly #metrics: GenAiMetrics;
   readonly #keeper = new AnswerKeeper();
   #ended: { request: ModelRequest; entry: LedgerEntry; endMs: number }[] = [];
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(tracing: Tracing, registry: Registry = new Registry()) {
     this.#tracing = tracing;
@@ -36,15 +37,18 @@ export class CallTelemetry {
   }
 
   /**
-   * A call has ended, or was answered from a cache; `entry` is its ledger row, also when none is written. The caller gets the end of
-   * the answer first: what is told of it waits for the next turn of the event loop.
+   * A call has ended, or was answered from a cache; `entry` is its ledger row, also when none is written. What is told of
+   * it waits a little, so that neither the end of this answer nor the next request waits for it.
    */
   ended(request: ModelRequest, entry: LedgerEntry): void {
     this.#ended.push({ request, entry, endMs: Date.now() });
-    if (this.#ended.length === 1) setImmediate(() => this.#tell());
+    this.#timer ??= setTimeout(() => this.drain(), GATHER_MS);
   }
 
-  #tell(): void {
+  /** Tells of all calls that have ended so far. */
+  drain(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     const calls = this.#ended;
     this.#ended = [];
     for (const { request, entry, endMs } of calls) {
@@ -81,6 +85,8 @@ export class CallTelemetry {
   }
 }
 
+/** Calls gather for this long. */
+const GATHER_MS = 20;
 /** A larger request is not read for a trace. */
 const MAX_READ_BYTES = 1024 * 1024;
 

@@ -13,12 +13,13 @@ interface GateOptions {
 }
 
 /**
- * Lets the pieces of a stream pass while their money is held. A piece that goes beyond waits for more money; when there
- * is none, it is given, since it has been billed, and the stream stops.
+ * Lets the pieces of a stream pass while their money is held. Behind a piece that goes beyond, which is given because it
+ * has been billed, the next ones wait for more money; when there is none, the stream stops.
  */
 export class BudgetGate {
   readonly #options: GateOptions;
   #waiting: Buffer[] = [];
+  #isAsking = false;
   #isDone = false;
 
   constructor(options: GateOptions) {
@@ -27,19 +28,21 @@ export class BudgetGate {
 
   /** True while pieces wait for money. */
   get isHolding(): boolean {
-    return this.#waiting.length > 0;
+    return this.#isAsking;
   }
 
-  push(chunk: Buffer, isLast: boolean): boolean {
-    if (this.isHolding) {
-      this.#waiting.push(chunk);
-      return false;
-    }
-    const { budget, used, pass } = this.#options;
+  /** A piece that came while others wait. */
+  hold(chunk: Buffer): void {
+    this.#waiting.push(chunk);
+  }
+
+  /** After each piece: false when the next ones must wait. */
+  check(isLast: boolean): boolean {
+    const { budget, used } = this.#options;
     const { usage, model } = used();
     // An answer that is whole has been billed: there is nothing left to stop.
-    if (isLast || budget.covers(usage, model)) return pass(chunk, isLast);
-    this.#waiting.push(chunk);
+    if (isLast || budget.covers(usage, model)) return true;
+    this.#isAsking = true;
     void this.#askForMore();
     return false;
   }
@@ -47,28 +50,30 @@ export class BudgetGate {
   /** The answer has ended by itself: what waits is part of it. */
   end(): void {
     this.#isDone = true;
-    if (this.isHolding) this.#options.pass(this.#takeWaiting(), true);
+    this.#passWaiting(true);
   }
 
   async #askForMore(): Promise<void> {
-    const { budget, used, pass, resume, stop } = this.#options;
+    const { budget, used, resume, stop } = this.#options;
     for (;;) {
       const reason = await budget.extend();
       if (this.#isDone) return;
       if (reason !== undefined) {
         this.#isDone = true;
-        pass(this.#takeWaiting(), false);
+        this.#passWaiting(false);
         stop(reason);
         return;
       }
       const { usage, model } = used();
       if (!budget.covers(usage, model)) continue;
-      if (pass(this.#takeWaiting(), false)) resume();
+      this.#isAsking = false;
+      if (this.#passWaiting(false)) resume();
       return;
     }
   }
 
-  #takeWaiting(): Buffer {
-    return Buffer.concat(this.#waiting.splice(0));
+  #passWaiting(isLast: boolean): boolean {
+    const chunks = this.#waiting.splice(0);
+    return chunks.length === 0 || this.#options.pass(Buffer.concat(chunks), isLast);
   }
 }

@@ -209,6 +209,7 @@ export class RecordedCalls {
           isStreamed = isStream;
           broadcast.setHead(status, headers, isStream);
         },
+        wantsLast: true,
         onData: (chunk, isLast) => {
           broadcast.push(chunk);
           if (broadcast.sizeBytes > LIMITS.recordedCallBytes) {

@@ -14,7 +14,9 @@ import { WholeEvents } from './whole-events.ts';
 /** Who takes the answer while it streams. Heads are good ones only: failures are in the outcome. */
 export interface AnswerTaker {
   onHead(status: number, headers: Record<string, string>, isStream: boolean): void;
-  /** `isLast`: with this piece the answer is whole. False asks for a pause. */
+  /** The taker must know which piece is the last one: pieces are read before they are given on. */
+  wantsLast?: boolean;
+  /** `isLast`: with this piece the answer is whole, said to who wants it. False asks for a pause. */
   onData(chunk: Buffer, isLast: boolean): boolean;
 }
 
@@ -134,9 +136,24 @@ export class UpstreamCall implements AnswerSink {
       if (this.#errorBytes <= MAX_ERROR_BODY_BYTES) this.#errorBody.push(chunk);
       return true;
     }
+    if (this.#gate?.isHolding === true) {
+      this.#tap?.push(chunk);
+      this.#gate.hold(chunk);
+      return false;
+    }
+    const hasRoom = this.#passAndRead(chunk);
+    return (this.#gate?.check(this.#tap?.isComplete === true) ?? true) && hasRoom;
+  }
+
+  /** A caller who waits gets the piece before it is read for its usage. */
+  #passAndRead(chunk: Buffer): boolean {
+    if (this.#options.taker.wantsLast === true) {
+      this.#tap?.push(chunk);
+      return this.#pass(chunk, this.#tap?.isComplete === true);
+    }
+    const hasRoom = this.#pass(chunk, false);
     this.#tap?.push(chunk);
-    const isLast = this.#tap?.isComplete === true;
-    return this.#gate === undefined ? this.#pass(chunk, isLast) : this.#gate.push(chunk, isLast);
+    return hasRoom;
   }
 
   #pass(chunk: Buffer, isLast: boolean): boolean {

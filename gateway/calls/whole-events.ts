@@ -1,7 +1,7 @@
 import type { AnswerTaker } from './run-call.ts';
 
-/** Ends of an event; `\r\n\r\n` ends with the second. */
-const BOUNDARIES = ['\n\n', '\n\r\n', '\r\r'] as const;
+const LF = 0x0a;
+const CR = 0x0d;
 const LONGEST_BOUNDARY = 3;
 /** An event larger than this passes in pieces. */
 const MAX_HELD_BYTES = 4 * 1024 * 1024;
@@ -54,12 +54,7 @@ export class WholeEvents {
     // A boundary may lie across two chunks.
     const before = this.#heldBytes === 0 ? undefined : this.#tail();
     const bytes = before === undefined ? chunk : Buffer.concat([before, chunk]);
-    let end = 0;
-    for (const boundary of BOUNDARIES) {
-      const at = bytes.lastIndexOf(boundary);
-      if (at !== -1) end = Math.max(end, at + boundary.length);
-    }
-    return Math.max(0, end - (before?.length ?? 0));
+    return Math.max(0, lastBoundary(bytes) - (before?.length ?? 0));
   }
 
   #tail(): Buffer {
@@ -73,6 +68,17 @@ export class WholeEvents {
     const shown = withoutUsage(events);
     return shown.length === 0 || this.#taker.onData(shown, isLast);
   }
+}
+
+/** Where the last event ends: behind an empty line, `\n\n`, `\r\r` or `\n\r\n`; 0 when none does. Looks from the end. */
+function lastBoundary(bytes: Buffer): number {
+  for (let at = bytes.length - 1; at > 0; at -= 1) {
+    const byte = bytes[at];
+    if (byte !== LF && byte !== CR) continue;
+    const before = bytes[at - 1];
+    if (before === byte || (byte === LF && before === CR && bytes[at - 2] === LF)) return at + 1;
+  }
+  return 0;
 }
 
 /** The same events as without `include_usage`: no chunk of usage alone, no empty field in the others. */

@@ -399,13 +399,15 @@ describe('traces of model calls', () => {
     const refusing = await startUpstream();
     closers.push(() => refusing.close());
     for (const endpoint of ['http://127.0.0.1:9', refusing.url]) {
-      const { url, tracing } = await start({ OTEL_EXPORTER_OTLP_ENDPOINT: endpoint });
+      const { url, tracing, gateway } = await start({ OTEL_EXPORTER_OTLP_ENDPOINT: endpoint });
       const key = await mintKey(bed.pool);
       for (let call = 0; call < 5; call += 1) {
         const response = await post(`${url}/v1/messages`, key, messagesRequest('hi'));
         expect(response.status).toBe(200);
         await response.text();
       }
+      // In the order of the process: what has ended is told, then sent.
+      await gateway.close(1_000);
       await tracing.close();
     }
     expect(refusing.requests.length).toBeGreaterThan(0);
