@@ -1,22 +1,13 @@
 import { z } from 'zod';
 import { descriptionField, metadata, metadataPatch, nameField, time } from './fields.ts';
+import { networking, networkingParam } from './networking.ts';
 import { boolParam, pageParams } from './paging.ts';
 
-const hosts = z.array(z.string().min(1).max(253)).max(1_000);
 const packageList = z.array(z.string().min(1).max(256)).max(200);
 const MANAGERS = ['apt', 'cargo', 'gem', 'go', 'npm', 'pip'] as const;
 const packageLists = <T extends z.ZodType>(list: T) =>
   Object.fromEntries(MANAGERS.map((name) => [name, list])) as Record<(typeof MANAGERS)[number], T>;
 
-const networkingParam = z.discriminatedUnion('type', [
-  z.strictObject({ type: z.literal('unrestricted') }),
-  z.strictObject({
-    type: z.literal('limited'),
-    allowed_hosts: hosts.nullish(),
-    allow_mcp_servers: z.boolean().nullish(),
-    allow_package_managers: z.boolean().nullish(),
-  }),
-]);
 const configParam = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('cloud'),
@@ -57,15 +48,7 @@ export const environmentUpdate = z
 const config = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('cloud'),
-    networking: z.discriminatedUnion('type', [
-      z.object({ type: z.literal('unrestricted') }),
-      z.object({
-        type: z.literal('limited'),
-        allowed_hosts: hosts,
-        allow_mcp_servers: z.boolean(),
-        allow_package_managers: z.boolean(),
-      }),
-    ]),
+    networking,
     packages: z.object({ type: z.literal('packages'), ...packageLists(packageList) }),
     provider: z.literal('local'),
   }),

@@ -239,6 +239,30 @@ export const ERROR_CATALOGUE = {
     retryable: false,
     next: 'The sandbox was destroyed; a new one is made on demand.',
   },
+  sandbox_busy: {
+    status: 503,
+    type: 'overloaded_error',
+    retryable: true,
+    next: 'The sandbox provider limits requests; retry later.',
+  },
+  sandbox_quota: {
+    status: 503,
+    type: 'overloaded_error',
+    retryable: false,
+    next: 'Raise the quota at the sandbox provider, or end sandboxes that are not needed.',
+  },
+  sandbox_auth: {
+    status: 503,
+    type: 'api_error',
+    retryable: false,
+    next: 'Ask the operator to check the credentials of the sandbox provider.',
+  },
+  sandbox_unsupported: {
+    status: 400,
+    type: 'invalid_request_error',
+    retryable: false,
+    next: 'Choose a sandbox provider that can do this; `capabilities` tells which.',
+  },
   sandbox_invalid: {
     status: 400,
     type: 'invalid_request_error',

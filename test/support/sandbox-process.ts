@@ -79,8 +79,9 @@ class Calls {
   }
 }
 
+/** The calls the tests of this process make; streams do not pass its pipe. */
 function proxy(calls: Calls): SandboxProvider {
-  return {
+  const known: Partial<SandboxProvider> = {
     name: 'local',
     capabilities: () => calls.call('capabilities', []),
     create: (spec, key, signal) => calls.call('create', [spec, key], signal),
@@ -100,6 +101,7 @@ function proxy(calls: Calls): SandboxProvider {
     stat: (ref, path, signal) => calls.call('stat', [ref, path], signal),
     listDir: (ref, path, signal) => calls.call('listDir', [ref, path], signal),
   };
+  return known as SandboxProvider;
 }
 
 /** `uid` null: the user of the tests. `env` is what must not be found inside any sandbox. */

@@ -17,6 +17,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { LIMITS } from '../../../contracts/limits.ts';
+import { unsupported } from '../unsupported.ts';
 import type { ExecPoll, ExecSpec, ExecState, KillReason } from '../port.ts';
 import { BASE_ENV, hostScripts } from './enter.ts';
 import type { HeldLimits } from './groups.ts';
@@ -55,6 +56,7 @@ export async function startExec(rootDir: string, record: SandboxRecord, spec: Ex
   if (existsSync(claim)) return;
   const { holder } = record;
   if (holder === null || !isAlive(holder)) throw new LonghaulError('sandbox_lost', 'the sandbox is not running');
+  if (spec.stdin === 'open') throw unsupported('local', 'be fed input');
   // Named by the request: of two starters with different input, one wins with both.
   const stdin = spec.stdin === undefined ? '' : `stdin.${randomUUID()}`;
   const request = requestOf(rootDir, record, holder, { ...spec, stdin });

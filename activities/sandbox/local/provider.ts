@@ -4,15 +4,21 @@ import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Logger } from '../../../telemetry/logger.ts';
+import { unsupported } from '../unsupported.ts';
 import type {
+  EgressPoint,
+  ExecInfo,
   ExecPoll,
   ExecSpec,
   FileStat,
+  PortTarget,
   SandboxCapabilities,
   SandboxInfo,
   SandboxProvider,
   SandboxRef,
   SandboxSpec,
+  SnapshotInfo,
+  SnapshotRef,
 } from '../port.ts';
 import { hostScripts } from './enter.ts';
 import { execDir, killExec, pollExec, pruneExecs, startExec } from './exec.ts';
@@ -76,6 +82,9 @@ export class LocalProvider implements SandboxProvider {
       network: 'none',
       pause: 'filesystem',
       snapshot: false,
+      egress: 'none',
+      secrets: 'none',
+      ports: false,
       limits: {
         memory: memory ? 'enforced' : 'watched',
         pids: 'enforced',
@@ -216,6 +225,52 @@ export class LocalProvider implements SandboxProvider {
 
   listDir(ref: SandboxRef, path: string, signal: AbortSignal): Promise<FileStat[]> {
     return listDir(this.inside, ref, path, signal);
+  }
+
+  execInput(): Promise<number> {
+    return Promise.reject(unsupported(NAME, 'be fed input'));
+  }
+
+  execSignal(): Promise<boolean> {
+    return Promise.reject(unsupported(NAME, 'pass signals on'));
+  }
+
+  execList(): Promise<ExecInfo[]> {
+    return Promise.reject(unsupported(NAME, 'list commands'));
+  }
+
+  readStream(): AsyncIterable<Uint8Array> {
+    throw unsupported(NAME, 'stream files');
+  }
+
+  writeStream(): Promise<number> {
+    return Promise.reject(unsupported(NAME, 'stream files'));
+  }
+
+  remove(): Promise<boolean> {
+    return Promise.reject(unsupported(NAME, 'remove files'));
+  }
+
+  snapshot(): Promise<SnapshotRef> {
+    return Promise.reject(unsupported(NAME, 'be saved'));
+  }
+
+  deleteSnapshot(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  async *listSnapshots(): AsyncIterable<SnapshotInfo> {}
+
+  setNetwork(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  egressPoint(): Promise<EgressPoint | null> {
+    return Promise.resolve(null);
+  }
+
+  openPort(): Promise<PortTarget> {
+    return Promise.reject(unsupported(NAME, 'open ports'));
   }
 
   private async runInside(
