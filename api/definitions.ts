@@ -4,6 +4,7 @@ import { BUILTIN_TOOL_NAMES } from '../contracts/definitions.ts';
 import type { EnvironmentConfigParam } from '../contracts/environments.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { LIMITS } from '../contracts/limits.ts';
+import { resolveNetworking } from '../contracts/networking.ts';
 
 /** A model as stored: no shorthands, nothing null. */
 export function resolveModel(param: ModelParam): AgentDefinition['model'] {
@@ -71,19 +72,10 @@ function namesOf(tool: AgentTool): string[] {
 /** An environment's config as stored: defaults applied. */
 export function resolveEnvironment(param: EnvironmentConfigParam | null | undefined): EnvironmentConfig {
   if (param?.type === 'self_hosted') return { type: 'self_hosted' };
-  const networking = param?.networking;
   const packages = param?.packages;
   return {
     type: 'cloud',
-    networking:
-      networking?.type === 'limited'
-        ? {
-            type: 'limited',
-            allowed_hosts: networking.allowed_hosts ?? [],
-            allow_mcp_servers: networking.allow_mcp_servers ?? false,
-            allow_package_managers: networking.allow_package_managers ?? false,
-          }
-        : { type: 'unrestricted' },
+    networking: resolveNetworking(param?.networking),
     packages: {
       type: 'packages',
       apt: packages?.apt ?? [],

@@ -10,8 +10,11 @@ export const approval = z
     id: z.string(),
     type: z.literal('approval'),
     session_id: z.string(),
-    tool_use_id: z.string().meta({ description: 'Id of the agent.tool_use event it is about' }),
-    kind: z.enum(['effect', 'lost_effect']),
+    tool_use_id: z
+      .string()
+      .nullable()
+      .meta({ description: 'Id of the agent.tool_use event it is about; null for one about the network' }),
+    kind: z.enum(['effect', 'lost_effect', 'egress']),
     state,
     shown: z.looseObject({}).meta({ description: 'What the approver sees; the digest binds it' }),
     digest: z.string(),

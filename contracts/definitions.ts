@@ -1,6 +1,7 @@
 /** Zod-free types of stored JSON: what the API resolved and validated, what activities read. */
 import type { PromptCaching, ResponseCaching } from './caching.ts';
-import type { PermissionPolicy } from './states.ts';
+import type { Networking } from './networking.ts';
+import type { ApprovalKind, PermissionPolicy } from './states.ts';
 
 export type BuiltinToolName = 'bash' | 'read' | 'write' | 'edit' | 'glob' | 'grep' | 'web_fetch';
 export const BUILTIN_TOOL_NAMES: readonly BuiltinToolName[] = [
@@ -65,9 +66,7 @@ export interface AgentDefinition {
 export type EnvironmentConfig =
   | {
       type: 'cloud';
-      networking:
-        | { type: 'unrestricted' }
-        | { type: 'limited'; allowed_hosts: string[]; allow_mcp_servers: boolean; allow_package_managers: boolean };
+      networking: Networking;
       packages: Record<'apt' | 'cargo' | 'gem' | 'go' | 'npm' | 'pip', string[]> & { type: 'packages' };
       /** Longhaul's own fields. */
       provider: 'local';
@@ -110,8 +109,9 @@ export type ContentBlock = TextBlock | ImageBlock | DocumentBlock;
 
 /** What an approver sees and what the digest binds (RFC 8785 canonical JSON, SHA-256). */
 export interface ApprovalShown {
-  kind: 'effect' | 'lost_effect';
-  effect_id: string;
+  kind: ApprovalKind;
+  /** null: about the network, not about a tool call. */
+  effect_id: string | null;
   tool: string;
   input: Record<string, unknown>;
   /** The command or the unified diff, ready to read. */

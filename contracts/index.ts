@@ -13,6 +13,7 @@ export * from './key-scopes.ts';
 export * from './keys.ts';
 export * from './limits.ts';
 export * from './model-prices.ts';
+export * from './networking.ts';
 export { bidirectionalPageOf, pageOf } from './paging.ts';
 export * from './price-overrides.ts';
 export * from './sessions.ts';

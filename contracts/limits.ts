@@ -72,6 +72,24 @@ export const LIMITS = {
   sandboxPids: 512,
   sandboxCpus: 2,
 
+  /** Network of sandboxes */
+  egressHosts: 1_000,
+  egressRules: 500,
+  egressRequestBytes: 256 * 1024 * 1024,
+  egressRequestBytesMax: 16 * 1024 * 1024 * 1024,
+  egressResponseBytes: 16 * 1024 * 1024 * 1024,
+  egressRequests: 1_000_000,
+  egressRequestsMax: 100_000_000,
+  egressHoldMs: 20_000,
+  egressGrantMs: 3_600_000,
+  egressPendingAsks: 20,
+  egressAuditWaiting: 20_000,
+  egressBodyWindowBytes: 64 * 1024,
+  egressSwappedBodyBytes: 64 * 1024 * 1024,
+  redactTexts: 1_000,
+  redactBytes: 32 * 1024 * 1024,
+  securityEventsPerMinute: 60,
+
   /** Gateway */
   virtualKeyTtlMs: 24 * 3_600_000,
   virtualKeyParallel: 16,

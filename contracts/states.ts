@@ -68,9 +68,12 @@ export const APPROVAL_MOVES = {
 } as const;
 export type ApprovalState = keyof typeof APPROVAL_MOVES;
 
-/** `effect`: may this run? `lost_effect`: it started and its outcome is unknown; what now? */
-export type ApprovalKind = 'effect' | 'lost_effect';
-/** `allow`/`deny` answer an `effect`; `done`/`retry`/`skip` answer a `lost_effect`. */
+/**
+ * `effect`: may this run? `lost_effect`: it started and its outcome is unknown; what now? `egress`: may the sandbox reach
+ * this? No turn waits for the last one: the tool call goes on and is told to try again.
+ */
+export type ApprovalKind = 'effect' | 'lost_effect' | 'egress';
+/** `allow`/`deny` answer an `effect` and an `egress`; `done`/`retry`/`skip` answer a `lost_effect`. */
 export type ApprovalDecision = 'allow' | 'deny' | 'done' | 'retry' | 'skip';
 
 export type SandboxState = 'creating' | 'running' | 'paused' | 'lost' | 'destroyed';

@@ -55,7 +55,7 @@ export type TraceCall = z.infer<typeof call>;
 const approval = z
   .object({
     id: z.string(),
-    kind: z.enum(['effect', 'lost_effect']),
+    kind: z.enum(['effect', 'lost_effect', 'egress']),
     state: z.string(),
     decision: z.string().nullable(),
     requested_at: time,

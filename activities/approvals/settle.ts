@@ -57,7 +57,7 @@ async function recordDecision(
 }
 
 async function apply(tx: Queryable, approval: ApprovalRow): Promise<SettleApprovalResult> {
-  const effect = await getEffect(tx, approval.effectId);
+  const effect = await getEffect(tx, requireRow(approval.effectId ?? undefined, `tool call of ${approval.id}`));
   switch (approval.state) {
     case 'pending':
       return 'pending';

@@ -16,7 +16,8 @@ export interface ApprovalRow {
   id: string;
   teamId: string;
   sessionId: string;
-  effectId: string;
+  /** null: about the network. */
+  effectId: string | null;
   kind: ApprovalKind;
   generation: number;
   digest: string;
@@ -186,9 +187,12 @@ function isGrant(decision: ApprovalDecision): boolean {
 }
 
 function requireFitting(kind: ApprovalKind, decide: Decide): void {
-  const fitting: readonly ApprovalDecision[] = kind === 'effect' ? ['allow', 'deny'] : ['done', 'retry', 'skip'];
+  const fitting: readonly ApprovalDecision[] = kind === 'lost_effect' ? ['done', 'retry', 'skip'] : ['allow', 'deny'];
   if (!fitting.includes(decide.decision)) {
     throw new LonghaulError('invalid_request', `must be one of ${fitting.join(', ')} here`, { field: 'decision' });
+  }
+  if (decide.editedInput !== undefined && kind === 'egress') {
+    throw new LonghaulError('invalid_request', 'what is asked about the network cannot be edited', { field: 'input' });
   }
   if (decide.editedInput !== undefined && decide.decision !== 'allow') {
     throw new LonghaulError('invalid_request', 'arguments may be edited with allow only', { field: 'input' });

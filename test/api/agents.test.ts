@@ -198,7 +198,7 @@ describe('environments', () => {
     });
     expect(edited.body).toMatchObject({
       description: 'ours',
-      config: { networking: { type: 'unrestricted' }, packages: { pip: ['numpy'] } },
+      config: { networking: { type: 'limited', allowed_hosts: [] }, packages: { pip: ['numpy'] } },
     });
     await api.post(`/v1/environments/${id}`, { config: { type: 'self_hosted' } }).expect(400);
     expect((await api.post(`/v1/environments/${id}/archive`)).body.archived_at).not.toBeNull();
