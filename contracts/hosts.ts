@@ -13,13 +13,13 @@ export function canonicalHost(text: string): string | undefined {
   const bare = text.endsWith('.') && !text.endsWith('..') ? text.slice(0, -1) : text;
   const isBracketed = bare.startsWith('[') && bare.endsWith(']');
   const inner = isBracketed ? bare.slice(1, -1) : bare;
-  const isAddress = inner.includes(':');
-  if (isBracketed && !isAddress) return undefined;
-  const url = `http://${isAddress ? `[${inner}]` : inner}/`;
+  const isIpv6 = inner.includes(':');
+  if (isBracketed && !isIpv6) return undefined;
+  const url = `http://${isIpv6 ? `[${inner}]` : inner}/`;
   if (!URL.canParse(url)) return undefined;
   const { hostname, port, username } = new URL(url);
   if (port !== '' || username !== '') return undefined;
-  if (isAddress) return hostname.slice(1, -1);
+  if (isIpv6) return hostname.slice(1, -1);
   const name = hostname.endsWith('.') ? hostname.slice(0, -1) : hostname;
   if (IPV4.test(name)) return name === inner ? name : undefined;
   return NAME.test(name) && !/^[\d.]+$/.test(name) ? name : undefined;
