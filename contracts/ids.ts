@@ -15,6 +15,8 @@ export const ID_PREFIX = {
   snapshot: 'snap',
   vault: 'vlt',
   credential: 'vcrd',
+  vaultBinding: 'vbnd',
+  sessionCredential: 'scrd',
   egressRequest: 'egrq',
   securityEvent: 'secv',
   file: 'file',

@@ -1,6 +1,7 @@
 import type { Queryable } from '../pool.ts';
 import { cancelApprovals } from './approvals.ts';
 import { endInputs, endTerminateInputs } from './inputs.ts';
+import { endSessionCredentials } from './session-credentials.ts';
 import { lockSession, setTerminated } from './session-status.ts';
 import { revokeSessionKeys } from './virtual-keys.ts';
 
@@ -19,5 +20,6 @@ export async function writeSessionEnd(
   await endTerminateInputs(tx, sessionId);
   await endInputs(tx, { sessionId }, 'cancelled', inputReason);
   await revokeSessionKeys(tx, sessionId);
+  await endSessionCredentials(tx, sessionId);
   await setTerminated(tx, sessionId, reason);
 }

@@ -1,0 +1,74 @@
+/** Zod-free. What a credential is, as it is stored and as the broker and activities read it. */
+
+export const CREDENTIAL_KINDS = ['environment_variable', 'static_bearer', 'mcp_oauth', 'ssh', 'git'] as const;
+export type CredentialKind = (typeof CREDENTIAL_KINDS)[number];
+
+/** Where in a request the placeholder may stand. `basic` is the password inside a Basic authorization header. */
+export const INJECTION_LOCATIONS = ['header', 'basic', 'query', 'body'] as const;
+export type InjectionLocation = (typeof INJECTION_LOCATIONS)[number];
+
+/** `needs_reauth`: the refresh token is used up or refused; a person has to give a new one. */
+export type CredentialState = 'active' | 'needs_reauth';
+
+export const TOKEN_ENDPOINT_AUTHS = ['none', 'client_secret_basic', 'client_secret_post'] as const;
+export type TokenEndpointAuth = (typeof TOKEN_ENDPOINT_AUTHS)[number];
+
+/** How an access token is renewed; the tokens and the client secret are sealed. */
+export interface OAuthRefresh {
+  clientId: string;
+  tokenEndpoint: string;
+  tokenEndpointAuth: TokenEndpointAuth;
+  resource: string | null;
+  scope: string | null;
+}
+
+/** Which requests of a session may carry the value. */
+export interface CredentialRules {
+  /** Canonical hosts or `*.suffix`; empty only when unrestricted. */
+  hosts: string[];
+  /** Every host the environment lets the session reach. */
+  unrestricted: boolean;
+  locations: InjectionLocation[];
+  /** The one header it may stand in; null: any. */
+  headerName: string | null;
+  /** What the broker sets the header to where the sandbox sends none, with `{value}` in it; null: nothing is added. */
+  template: string | null;
+  /** The user name that goes with a password, for Basic. */
+  username: string | null;
+  /** null: every method. */
+  methods: string[] | null;
+  /** Paths, each of which may end with `*`; null: every path. */
+  paths: string[] | null;
+}
+
+/** `credentials.spec`: all of a credential that is not secret. */
+export interface CredentialSpec extends CredentialRules {
+  /** The variable that holds the placeholder; null: none. */
+  env: string | null;
+  mcpServerUrl: string | null;
+  refresh: OAuthRefresh | null;
+}
+
+/** What placeholders look like: a constant beginning and end, and letters between them that are drawn anew. */
+export interface PlaceholderShape {
+  prefix: string;
+  alphabet: PlaceholderAlphabet;
+  /** Of the whole placeholder. */
+  lengthChars: number;
+}
+export type PlaceholderAlphabet = 'alnum' | 'lower' | 'upper' | 'hex' | 'base64url';
+
+/** What of a session's credential the broker and the sandbox's environment need. */
+export interface SessionCredential extends CredentialRules {
+  id: string;
+  sessionId: string;
+  credentialId: string;
+  vaultId: string;
+  version: number;
+  name: string;
+  env: string | null;
+  kind: CredentialKind;
+  placeholder: string;
+  createdAt: Date;
+  revokedAt: Date | null;
+}
