@@ -1,10 +1,8 @@
 import type { ModelParam, ToolParam } from '../contracts/agents.ts';
-import type { AgentDefinition, AgentTool, BuiltinToolConfig, EnvironmentConfig } from '../contracts/definitions.ts';
+import type { AgentDefinition, AgentTool, BuiltinToolConfig } from '../contracts/definitions.ts';
 import { BUILTIN_TOOL_NAMES } from '../contracts/definitions.ts';
-import type { EnvironmentConfigParam } from '../contracts/environments.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { LIMITS } from '../contracts/limits.ts';
-import { resolveNetworking } from '../contracts/networking.ts';
 
 /** A model as stored: no shorthands, nothing null. */
 export function resolveModel(param: ModelParam): AgentDefinition['model'] {
@@ -67,26 +65,6 @@ function namesOf(tool: AgentTool): string[] {
     case 'mcp_toolset':
       return [];
   }
-}
-
-/** An environment's config as stored: defaults applied. */
-export function resolveEnvironment(param: EnvironmentConfigParam | null | undefined): EnvironmentConfig {
-  if (param?.type === 'self_hosted') return { type: 'self_hosted' };
-  const packages = param?.packages;
-  return {
-    type: 'cloud',
-    networking: resolveNetworking(param?.networking),
-    packages: {
-      type: 'packages',
-      apt: packages?.apt ?? [],
-      cargo: packages?.cargo ?? [],
-      gem: packages?.gem ?? [],
-      go: packages?.go ?? [],
-      npm: packages?.npm ?? [],
-      pip: packages?.pip ?? [],
-    },
-    provider: 'local',
-  };
 }
 
 /** Metadata after a patch: strings set, nulls remove, absent keys stay. */

@@ -62,16 +62,64 @@ export interface AgentDefinition {
   response_cache?: ResponseCaching;
 }
 
+export type SandboxProviderName = 'local' | 'docker' | 'e2b' | 'daytona' | 'kubernetes';
+export const SANDBOX_PROVIDER_NAMES: readonly SandboxProviderName[] = [
+  'local',
+  'docker',
+  'e2b',
+  'daytona',
+  'kubernetes',
+];
+export type PackageManager = 'apt' | 'cargo' | 'gem' | 'go' | 'npm' | 'pip';
+export const PACKAGE_MANAGERS: readonly PackageManager[] = ['apt', 'cargo', 'gem', 'go', 'npm', 'pip'];
+
+/** A git repository that is cloned into each sandbox; the newest commit of its default branch without branch and commit. */
+export interface EnvironmentRepository {
+  url: string;
+  branch: string | null;
+  commit: string | null;
+  /** Below /workspace. */
+  mount_path: string;
+  /** Id or name of a credential in the vaults of the session. */
+  credential: string | null;
+}
+
+/** What a sandbox may use. */
+export interface EnvironmentResources {
+  memory_mb: number;
+  cpus: number;
+  disk_mb: number;
+  processes: number;
+}
+
+/** What becomes of a sandbox whose session does nothing; null: never. */
+export interface IdlePolicy {
+  pause_after_seconds: number;
+  snapshot_after_seconds: number | null;
+  destroy_after_seconds: number | null;
+  /** Pausing freezes processes instead of ending them, where the provider can. */
+  keep_memory: boolean;
+}
+
+/** `environments.config` of the environments we run, all defaults applied; fixed in `sessions.environment` for its life. */
+export interface CloudEnvironment {
+  type: 'cloud';
+  networking: Networking;
+  packages: Record<PackageManager, string[]> & { type: 'packages' };
+  /** Longhaul's own fields. */
+  provider: SandboxProviderName;
+  /** A container image or a template of the provider; null: its default. */
+  image: string | null;
+  resources: EnvironmentResources;
+  setup_script: string | null;
+  repositories: EnvironmentRepository[];
+  /** Not secret; credentials come from vaults. */
+  env: Record<string, string>;
+  idle: IdlePolicy;
+}
+
 /** `environments.config`. */
-export type EnvironmentConfig =
-  | {
-      type: 'cloud';
-      networking: Networking;
-      packages: Record<'apt' | 'cargo' | 'gem' | 'go' | 'npm' | 'pip', string[]> & { type: 'packages' };
-      /** Longhaul's own fields. */
-      provider: 'local';
-    }
-  | { type: 'self_hosted' };
+export type EnvironmentConfig = CloudEnvironment | { type: 'self_hosted' };
 
 /** `sessions.limits`, `deployments.limits`: absent means the default in limits.ts. */
 export interface SessionLimits {

@@ -1,12 +1,64 @@
 import { z } from 'zod';
+import type { PackageManager } from './definitions.ts';
+import { PACKAGE_MANAGERS, SANDBOX_PROVIDER_NAMES } from './definitions.ts';
 import { descriptionField, metadata, metadataPatch, nameField, time } from './fields.ts';
+import { LIMITS } from './limits.ts';
 import { networking, networkingParam } from './networking.ts';
 import { boolParam, pageParams } from './paging.ts';
 
 const packageList = z.array(z.string().min(1).max(256)).max(200);
-const MANAGERS = ['apt', 'cargo', 'gem', 'go', 'npm', 'pip'] as const;
 const packageLists = <T extends z.ZodType>(list: T) =>
-  Object.fromEntries(MANAGERS.map((name) => [name, list])) as Record<(typeof MANAGERS)[number], T>;
+  Object.fromEntries(PACKAGE_MANAGERS.map((name) => [name, list])) as Record<PackageManager, T>;
+
+const httpsUrl = z
+  .url({ protocol: /^https$/, error: 'must be an https URL: git over ssh does not go through the egress broker' })
+  .max(LIMITS.urlChars)
+  .refine((url) => !URL.canParse(url) || (new URL(url).username === '' && new URL(url).password === ''), {
+    error: 'must hold no credentials; name one of a vault',
+  });
+/** Absolute, below /workspace, without `.` and `..`. */
+export const mountPath = z
+  .string()
+  .max(LIMITS.mountPathChars)
+  .regex(/^\/workspace(\/(?!\.{1,2}(\/|$))[\w.@+-]+)+$/, 'must be a path below /workspace');
+export const gitBranch = z
+  .string()
+  .max(LIMITS.nameChars)
+  .regex(/^(?!-)(?!.*(\.\.|@\{|\/\/|\.lock$))[\w][\w./@+-]*$/, 'must be the name of a branch');
+export const gitCommit = z.string().regex(/^[0-9a-f]{7,64}$/, 'must be a commit id in lower-case hexadecimal');
+export const gitUrl = httpsUrl;
+
+const repositoryParam = z
+  .strictObject({
+    url: httpsUrl,
+    branch: gitBranch.nullish(),
+    commit: gitCommit.nullish(),
+    mount_path: mountPath.nullish(),
+    credential: z.string().min(1).max(LIMITS.nameChars).nullish().meta({
+      description: 'Id or name of a credential in the vaults of the session; it never enters the sandbox',
+    }),
+  })
+  .refine((given) => (given.branch ?? null) === null || (given.commit ?? null) === null, {
+    error: 'give a branch or a commit, not both',
+    path: ['commit'],
+  });
+
+const whole = (least: number, most: number) => z.number().int().min(least).max(most);
+const DAY_S = 86_400;
+const idle = {
+  pause: whole(60, 30 * DAY_S),
+  later: whole(60, 90 * DAY_S).nullable(),
+};
+const envName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, 'must be the name of a variable');
+const envPairs = z
+  .record(envName, z.string().max(LIMITS.envValueChars))
+  .refine((pairs) => Object.keys(pairs).length <= LIMITS.envPairs, { error: `at most ${LIMITS.envPairs} variables` })
+  .meta({ description: 'Not secret: what looks like a secret is refused. Credentials come from vaults.' });
+const image = z
+  .string()
+  .max(512)
+  .regex(/^[\w][\w.:@/-]*$/, 'must be the name of an image or template')
+  .meta({ description: 'A container image (docker, kubernetes) or a template (e2b, daytona)' });
 
 const configParam = z.discriminatedUnion('type', [
   z.strictObject({
@@ -15,7 +67,31 @@ const configParam = z.discriminatedUnion('type', [
     packages: z
       .strictObject({ type: z.literal('packages').optional(), ...packageLists(packageList.nullish()) })
       .nullish(),
-    provider: z.literal('local').optional(),
+    provider: z.enum(SANDBOX_PROVIDER_NAMES).optional(),
+    image: image.nullish(),
+    resources: z
+      .strictObject({
+        memory_mb: whole(64, 65_536).optional(),
+        cpus: z.number().min(0.1).max(64).optional(),
+        disk_mb: whole(64, 1_048_576).optional(),
+        processes: whole(16, 65_536).optional(),
+      })
+      .nullish(),
+    setup_script: z
+      .string()
+      .max(LIMITS.setupScriptChars)
+      .refine((text) => !text.includes('\0'), { error: 'must not contain NUL' })
+      .nullish(),
+    repositories: z.array(repositoryParam).max(LIMITS.repositories).nullish(),
+    env: envPairs.nullish(),
+    idle: z
+      .strictObject({
+        pause_after_seconds: idle.pause.optional(),
+        snapshot_after_seconds: idle.later.optional(),
+        destroy_after_seconds: idle.later.optional(),
+        keep_memory: z.boolean().optional(),
+      })
+      .nullish(),
   }),
   z.strictObject({ type: z.literal('self_hosted') }),
 ]);
@@ -50,7 +126,26 @@ const config = z.discriminatedUnion('type', [
     type: z.literal('cloud'),
     networking,
     packages: z.object({ type: z.literal('packages'), ...packageLists(packageList) }),
-    provider: z.literal('local'),
+    provider: z.enum(SANDBOX_PROVIDER_NAMES),
+    image: z.string().nullable(),
+    resources: z.object({ memory_mb: z.number(), cpus: z.number(), disk_mb: z.number(), processes: z.number() }),
+    setup_script: z.string().nullable(),
+    repositories: z.array(
+      z.object({
+        url: z.string(),
+        branch: z.string().nullable(),
+        commit: z.string().nullable(),
+        mount_path: z.string(),
+        credential: z.string().nullable(),
+      }),
+    ),
+    env: z.record(z.string(), z.string()),
+    idle: z.object({
+      pause_after_seconds: z.number(),
+      snapshot_after_seconds: z.number().nullable(),
+      destroy_after_seconds: z.number().nullable(),
+      keep_memory: z.boolean(),
+    }),
   }),
   z.object({ type: z.literal('self_hosted') }),
 ]);

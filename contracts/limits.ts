@@ -90,6 +90,26 @@ export const LIMITS = {
   redactBytes: 32 * 1024 * 1024,
   securityEventsPerMinute: 60,
 
+  /** Environments and the preparation of sandboxes */
+  setupScriptChars: 65_536,
+  repositories: 20,
+  envPairs: 100,
+  envValueChars: 8_192,
+  urlChars: 2_048,
+  mountPathChars: 512,
+  packagesTimeoutMs: 15 * 60_000,
+  setupTimeoutMs: 20 * 60_000,
+  cloneTimeoutMs: 15 * 60_000,
+  /** One attempt at preparing; the next one goes on where it was. */
+  sandboxPrepareMs: 60 * 60_000,
+  /** New sandboxes in a row when each dies before it is prepared. */
+  sandboxPrepareTries: 3,
+  /** Kept of what a step of the preparation printed. */
+  stepOutputBytes: 8_192,
+  environmentSnapshots: 50,
+  environmentSnapshotTtlMs: 14 * 24 * 3_600_000,
+  egressControlMs: 10_000,
+
   /** Gateway */
   virtualKeyTtlMs: 24 * 3_600_000,
   virtualKeyParallel: 16,

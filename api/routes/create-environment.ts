@@ -1,7 +1,7 @@
 import { environment, environmentCreate } from '../../contracts/environments.ts';
 import { insertEnvironment } from '../../db/queries/environments.ts';
-import { resolveEnvironment } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
+import { resolveEnvironment } from '../environment-config.ts';
 import { renderEnvironment } from '../render/environments.ts';
 
 export const createEnvironment = endpoint({

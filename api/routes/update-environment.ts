@@ -1,8 +1,9 @@
 import { environment, environmentPath, environmentUpdate } from '../../contracts/environments.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { getEnvironment, updateEnvironment as saveEnvironment } from '../../db/queries/environments.ts';
-import { patchMetadata, patchText, resolveEnvironment } from '../definitions.ts';
+import { patchMetadata, patchText } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
+import { resolveEnvironment } from '../environment-config.ts';
 import { renderEnvironment } from '../render/environments.ts';
 
 export const updateEnvironment = endpoint({

@@ -1,4 +1,5 @@
 import type { EnvironmentConfig } from '../../contracts/definitions.ts';
+import { completeEnvironment } from '../../contracts/environment-defaults.ts';
 import { newId } from '../../contracts/ids.ts';
 import type { Page, PageRequest } from '../paging.ts';
 import { Filter, selectPage } from '../paging.ts';
@@ -37,7 +38,7 @@ export async function insertEnvironment(
      RETURNING ${COLUMNS}`,
     [newId('environment'), teamId, ...values(fields)],
   );
-  return toCamel<EnvironmentRow>(result.rows[0] as object);
+  return rowOf(result.rows[0]);
 }
 
 /** With `lock`, no other edit until the transaction ends. */
@@ -51,7 +52,7 @@ export async function getEnvironment(
     `SELECT ${COLUMNS} FROM environments WHERE id = $1 AND team_id = $2 ${options.lock === true ? 'FOR UPDATE' : ''}`,
     [id, teamId],
   );
-  return toCamel<EnvironmentRow>(requireRow(result.rows[0] as object | undefined, `environment ${id}`));
+  return rowOf(requireRow(result.rows[0] as object | undefined, `environment ${id}`));
 }
 
 export async function updateEnvironment(tx: Queryable, id: string, fields: EnvironmentFields): Promise<EnvironmentRow> {
@@ -60,7 +61,7 @@ export async function updateEnvironment(tx: Queryable, id: string, fields: Envir
      WHERE id = $1 RETURNING ${COLUMNS}`,
     [id, ...values(fields)],
   );
-  return toCamel<EnvironmentRow>(result.rows[0] as object);
+  return rowOf(result.rows[0]);
 }
 
 export async function archiveEnvironment(tx: Queryable, teamId: string, id: string): Promise<EnvironmentRow> {
@@ -92,7 +93,16 @@ export async function listEnvironments(
 ): Promise<Page<EnvironmentRow>> {
   const filter = new Filter().add('team_id = ?', where.teamId);
   if (!where.includeArchived) filter.addFixed('archived_at IS NULL');
-  return selectPage<EnvironmentRow>(db, `SELECT ${COLUMNS} FROM environments`, filter, page);
+  const found = await selectPage<EnvironmentRow>(db, `SELECT ${COLUMNS} FROM environments`, filter, page);
+  return { ...found, data: found.data.map(complete) };
+}
+
+function rowOf(row: unknown): EnvironmentRow {
+  return complete(toCamel<EnvironmentRow>(row as object));
+}
+
+function complete(row: EnvironmentRow): EnvironmentRow {
+  return { ...row, config: completeEnvironment(row.config) };
 }
 
 function values(fields: EnvironmentFields): unknown[] {

@@ -1,4 +1,5 @@
 import type { AgentDefinition, BudgetLimit, EnvironmentConfig, SessionLimits } from '../../contracts/definitions.ts';
+import { completeEnvironment } from '../../contracts/environment-defaults.ts';
 import type { SessionStatus, StopReason } from '../../contracts/states.ts';
 import type { Queryable } from '../pool.ts';
 import { requireRow } from '../pool.ts';
@@ -30,7 +31,8 @@ export async function loadSessionForTurn(db: Queryable, sessionId: string): Prom
      FROM sessions WHERE id = $1`,
     [sessionId],
   );
-  return toCamel<SessionForTurn>(requireRow<object>(result.rows[0], `session ${sessionId}`));
+  const row = toCamel<SessionForTurn>(requireRow<object>(result.rows[0], `session ${sessionId}`));
+  return { ...row, environment: completeEnvironment(row.environment) };
 }
 
 /**
