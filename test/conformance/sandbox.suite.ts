@@ -1,33 +1,20 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { SandboxInfo, SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
-import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { SandboxCapabilities, SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { follow, LONG_MS, runIn, shell, smallSpec, soon, until } from '../support/sandbox-commands.ts';
+import type { Bench } from './sandbox-parts.ts';
+import { bytes, codeOf, inputParts, listed, networkParts, OWNER, savingParts, streamParts } from './sandbox-parts.ts';
+
+const MIB = 1024 * 1024;
 
 /** What the suite needs of an adapter. */
 export interface SandboxUnderTest {
   provider: SandboxProvider;
   /** Another process with the same configuration, which the suite kills with SIGKILL. */
   another(): Promise<{ provider: SandboxProvider; kill(): Promise<void> }>;
+  /** Size of the file that is streamed in and out; 64 MiB without it. */
+  bigFileBytes?: number;
   close(): Promise<void>;
-}
-
-const OWNER = 'conformance';
-const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
-
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  try {
-    await work;
-    return 'no error';
-  } catch (error) {
-    return error instanceof LonghaulError ? error.code : String(error);
-  }
-}
-
-async function listed(provider: SandboxProvider, owner: string): Promise<SandboxInfo[]> {
-  const found: SandboxInfo[] = [];
-  for await (const info of provider.list(owner, soon())) found.push(info);
-  return found;
 }
 
 /** Every adapter of the port passes these. */
@@ -36,15 +23,25 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
     let under: SandboxUnderTest;
     let provider: SandboxProvider;
     let ref: SandboxRef;
+    let can: SandboxCapabilities;
     let keys = 0;
     const fresh = async (change: Parameters<typeof smallSpec>[1] = {}): Promise<SandboxRef> => {
       keys += 1;
       return provider.create(smallSpec(OWNER, change), `key-${keys}`, soon());
     };
+    const bench: Bench = {
+      provider: () => provider,
+      can: () => can,
+      shared: () => ref,
+      fresh,
+      another: () => under.another(),
+      bigFileBytes: () => under.bigFileBytes ?? 64 * MIB,
+    };
 
     beforeAll(async () => {
       under = await make();
       provider = under.provider;
+      can = await provider.capabilities();
       ref = await fresh({ env: { FROM_SPEC: 'spec' } });
     });
 
@@ -101,6 +98,10 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
 
       it('pauses and resumes with its files; what ran is gone', async () => {
         const paused = await fresh();
+        if (can.pause === 'none') {
+          expect(await codeOf(provider.pause(paused, soon()))).toBe('sandbox_unsupported');
+          return;
+        }
         await shell(provider, paused, 'echo kept > kept; echo temporary > /tmp/kept');
         await provider.execStart(paused, { execId: 'long', argv: ['sleep', '600'], timeoutMs: 600_000 }, soon());
         expect(await provider.pause(paused, soon())).toBe(true);
@@ -342,6 +343,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
       });
 
       it('refuses a command on a paused sandbox', async () => {
+        if (can.pause === 'none') return;
         const paused = await fresh();
         await provider.pause(paused, soon());
         const start = provider.execStart(paused, { execId: 'x', argv: ['true'], timeoutMs: 1_000 }, soon());
@@ -440,6 +442,11 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         expect(Buffer.from(await provider.readFile(ref, '/workspace/out', 10, soon())).toString()).toBe('t\n');
       });
     });
+
+    inputParts(bench);
+    streamParts(bench);
+    savingParts(bench);
+    networkParts(bench);
 
     it('says what it enforces', async () => {
       const found = await provider.capabilities();

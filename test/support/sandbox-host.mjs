@@ -1,6 +1,9 @@
 // A process of its own around a sandbox provider of the built product: one JSON call a line in, one JSON answer a line out.
 // Plain JavaScript, since it is run by node alone. Arguments: the built index, the root directory, the uid to become or "".
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
+import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
 
 const [builtIndex, rootDir, uid] = process.argv.slice(2);
@@ -38,31 +41,91 @@ async function runTool(name, ref, execId, input, signal) {
   return tools[name](context, input, undefined, () => Promise.resolve());
 }
 
+/** How the sources of running writes ended: told beside their bytes. */
+const endings = new Map();
+const ports = new Map();
+
+async function opened(socketPath) {
+  const socket = connect(socketPath);
+  await once(socket, 'connect');
+  return socket;
+}
+
+/** What has bytes that are no JSON goes over a socket of its own. */
+const streamed = {
+  async writeStream(id, ref, path, socketPath, signal) {
+    const socket = await opened(socketPath);
+    const ending = new Promise((resolve) => endings.set(id, resolve));
+    async function* content() {
+      yield* socket;
+      if ((await ending) !== 'ended') throw new Error('the source broke');
+    }
+    try {
+      return await provider.writeStream(ref, path, content(), signal);
+    } finally {
+      socket.destroy();
+    }
+  },
+  async readStream(_id, ref, path, socketPath, signal) {
+    const socket = await opened(socketPath);
+    let isLeft = false;
+    socket.on('error', () => (isLeft = true)).on('close', () => (isLeft = true));
+    try {
+      for await (const piece of provider.readStream(ref, path, signal)) {
+        if (isLeft) return;
+        if (!socket.write(piece))
+          await Promise.race([once(socket, 'drain'), once(socket, 'close')]).catch(() => undefined);
+      }
+    } finally {
+      socket.end();
+    }
+  },
+  async openPort(id, ref, port, signal) {
+    const target = await provider.openPort(ref, port, signal);
+    if (target.type === 'url') return target;
+    ports.set(id, target);
+    return { type: 'stream', id };
+  },
+  async connectPort(_id, portId, socketPath) {
+    const inside = await ports.get(portId).connect();
+    const socket = await opened(socketPath);
+    pipeline(socket, inside).catch(() => undefined);
+    pipeline(inside, socket).catch(() => undefined);
+  },
+};
+
+async function listed(method, args) {
+  const found = [];
+  for await (const info of provider[method](...args)) found.push(info);
+  return found;
+}
+
+function called(id, method, args) {
+  if (method === 'runTool') return runTool(...args);
+  if (method === 'list' || method === 'listSnapshots') return listed(method, args);
+  if (method in streamed) return streamed[method](id, ...args);
+  // The signal stands before what may be left out.
+  if (method === 'pause') return provider.pause(args[0], args.at(-1), args[1]);
+  return provider[method](...args);
+}
+
 async function answer({ id, method, args }) {
   const abort = new AbortController();
   aborts.set(id, abort);
   try {
-    let value = await (method === 'runTool' ? runTool : provider[method].bind(provider))(...args, abort.signal);
-    if (method === 'list') value = undefined;
+    const value = await called(id, method, [...args, abort.signal]);
     return { id, value: value ?? null };
   } catch (error) {
     return { id, error: { name: error.name, code: error.code ?? null, message: error.message } };
   } finally {
     aborts.delete(id);
+    endings.delete(id);
   }
-}
-
-async function listed({ id, args }) {
-  const found = [];
-  for await (const info of provider.list(...args, new AbortController().signal)) found.push(info);
-  return { id, value: found };
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const call = decode(line);
   if (call.method === 'abort') aborts.get(call.id)?.abort();
-  else
-    void (call.method === 'list' ? listed(call) : answer(call)).then((reply) =>
-      process.stdout.write(`${encode(reply)}\n`),
-    );
+  else if (call.method === 'ended' || call.method === 'broken') endings.get(call.id)?.(call.method);
+  else void answer(call).then((reply) => process.stdout.write(`${encode(reply)}\n`));
 }

@@ -1,9 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { ToolOutcome } from '../../activities/effects/outcome.ts';
-import type { SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
+import type { PortTarget, SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
 import { type ErrorCode, LonghaulError } from '../../contracts/error-codes.ts';
 
 const HOST = fileURLToPath(new URL('sandbox-host.mjs', import.meta.url));
@@ -64,8 +68,15 @@ class Calls {
   }
 
   call<T>(method: string, args: unknown[], signal?: AbortSignal): Promise<T> {
+    return this.callAs<T>(this.nextId(), method, args, signal);
+  }
+
+  nextId(): number {
     this.lastId += 1;
-    const id = this.lastId;
+    return this.lastId;
+  }
+
+  callAs<T>(id: number, method: string, args: unknown[], signal?: AbortSignal): Promise<T> {
     const answer = new Promise<unknown>((resolve, reject) => this.waiting.set(id, { resolve, reject }));
     this.send({ id, method, args: bytesInside(args) });
     const abort = (): void => this.send({ id, method: 'abort' });
@@ -74,14 +85,87 @@ class Calls {
     return answer.finally(() => signal?.removeEventListener('abort', abort)) as Promise<T>;
   }
 
-  private send(message: object): void {
+  send(message: object): void {
     this.child.stdin?.write(`${JSON.stringify(message)}\n`);
   }
 }
 
-/** The calls the tests of this process make; streams do not pass its pipe. */
+/** A socket to the other process for bytes that are no JSON; `call` must make it connect to the path it is given. */
+async function withSocket<T>(
+  call: (socketPath: string) => Promise<T>,
+): Promise<{ socket: Socket; answer: Promise<T> }> {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-stream-'));
+  const socketPath = path.join(folder, 's');
+  const server = createServer({ allowHalfOpen: true });
+  try {
+    server.listen(socketPath);
+    await once(server, 'listening');
+    chmodSync(folder, 0o755);
+    chmodSync(socketPath, 0o666);
+    const connected = once(server, 'connection') as Promise<[Socket]>;
+    const answer = call(socketPath);
+    answer.catch(() => undefined);
+    // Who fails before it connects never will.
+    const [socket] = await Promise.race([connected, answer.then(() => connected)]);
+    socket.on('error', () => undefined);
+    return { socket, answer };
+  } finally {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function writeStream(
+  calls: Calls,
+  ref: SandboxRef,
+  file: string,
+  content: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<number> {
+  const id = calls.nextId();
+  const { socket, answer } = await withSocket((at) => calls.callAs<number>(id, 'writeStream', [ref, file, at], signal));
+  try {
+    for await (const piece of content) {
+      if (socket.destroyed) break;
+      if (!socket.write(piece)) await Promise.race([once(socket, 'drain'), once(socket, 'close')]);
+    }
+    calls.send({ id, method: 'ended' });
+  } catch (error) {
+    calls.send({ id, method: 'broken', error: String(error) });
+  }
+  socket.end();
+  return answer;
+}
+
+async function* readStream(
+  calls: Calls,
+  ref: SandboxRef,
+  file: string,
+  signal: AbortSignal,
+): AsyncIterable<Uint8Array> {
+  const { socket, answer } = await withSocket((at) => calls.call<undefined>('readStream', [ref, file, at], signal));
+  try {
+    for await (const piece of socket) yield piece as Uint8Array;
+    await answer;
+  } finally {
+    socket.destroy();
+  }
+}
+
+async function openPort(calls: Calls, ref: SandboxRef, port: number, signal: AbortSignal): Promise<PortTarget> {
+  const found = await calls.call<{ type: 'stream'; id: number } | { type: 'url' }>('openPort', [ref, port], signal);
+  if (found.type === 'url') return found as PortTarget;
+  const connect = async (): Promise<Socket> => {
+    const { socket, answer } = await withSocket((at) => calls.call<undefined>('connectPort', [found.id, at]));
+    await answer;
+    return socket;
+  };
+  return { type: 'stream', connect };
+}
+
+/** Every call of the port, made over there. */
 function proxy(calls: Calls): SandboxProvider {
-  const known: Partial<SandboxProvider> = {
+  return {
     name: 'local',
     capabilities: () => calls.call('capabilities', []),
     create: (spec, key, signal) => calls.call('create', [spec, key], signal),
@@ -90,18 +174,31 @@ function proxy(calls: Calls): SandboxProvider {
       yield* await calls.call<never[]>('list', [owner], signal);
     },
     extend: (ref, ttlMs, signal) => calls.call('extend', [ref, ttlMs], signal),
-    pause: (ref, signal) => calls.call('pause', [ref], signal),
+    pause: (ref, signal, options) => calls.call('pause', [ref, options ?? {}], signal),
     resume: (ref, signal) => calls.call('resume', [ref], signal),
     destroy: (ref, signal) => calls.call('destroy', [ref], signal),
     execStart: (ref, spec, signal) => calls.call('execStart', [ref, spec], signal),
     execPoll: (ref, execId, from, waitMs, signal) => calls.call('execPoll', [ref, execId, from, waitMs], signal),
     execKill: (ref, execId, signal) => calls.call('execKill', [ref, execId], signal),
-    readFile: (ref, path, maxBytes, signal) => calls.call('readFile', [ref, path, maxBytes], signal),
-    writeFile: (ref, path, content, signal) => calls.call('writeFile', [ref, path, content], signal),
-    stat: (ref, path, signal) => calls.call('stat', [ref, path], signal),
-    listDir: (ref, path, signal) => calls.call('listDir', [ref, path], signal),
+    execInput: (ref, execId, offset, data, signal) => calls.call('execInput', [ref, execId, offset, data], signal),
+    execSignal: (ref, execId, name, signal) => calls.call('execSignal', [ref, execId, name], signal),
+    execList: (ref, limit, signal) => calls.call('execList', [ref, limit], signal),
+    readFile: (ref, file, maxBytes, signal) => calls.call('readFile', [ref, file, maxBytes], signal),
+    writeFile: (ref, file, content, signal) => calls.call('writeFile', [ref, file, content], signal),
+    stat: (ref, file, signal) => calls.call('stat', [ref, file], signal),
+    listDir: (ref, file, signal) => calls.call('listDir', [ref, file], signal),
+    readStream: (ref, file, signal) => readStream(calls, ref, file, signal),
+    writeStream: (ref, file, content, signal) => writeStream(calls, ref, file, content, signal),
+    remove: (ref, file, signal) => calls.call('remove', [ref, file], signal),
+    snapshot: (ref, key, signal) => calls.call('snapshot', [ref, key], signal),
+    deleteSnapshot: (snapshot, signal) => calls.call('deleteSnapshot', [snapshot], signal),
+    listSnapshots: async function* list(owner, signal) {
+      yield* await calls.call<never[]>('listSnapshots', [owner], signal);
+    },
+    setNetwork: (ref, network, signal) => calls.call('setNetwork', [ref, network], signal),
+    egressPoint: (ref, signal) => calls.call('egressPoint', [ref], signal),
+    openPort: (ref, port, signal) => openPort(calls, ref, port, signal),
   };
-  return known as SandboxProvider;
 }
 
 /** `uid` null: the user of the tests. `env` is what must not be found inside any sandbox. */
