@@ -70,12 +70,13 @@ export function readGatewayConfig(env: Environment = takeEnvironment()): Gateway
  * This process's own environment together with the keys a supervisor handed over, once. The providers' keys are taken
  * out of it: from here on they are in the gateway's memory, and no child process inherits them.
  */
-function takeEnvironment(): Environment {
+export function takeEnvironment(): Environment {
   taken ??= { ...process.env, ...readHandedOver(process.env['LONGHAUL_CREDENTIALS_FD']) };
   const names = [
     ...credentialRules(taken, taken['LONGHAUL_GATEWAY_CREDENTIALS']).map((rule) => rule.name),
     ...credentialNamesIn(textOfFile(taken['LONGHAUL_GATEWAY_CONFIG'])),
     'LONGHAUL_CREDENTIALS_FD',
+    'LONGHAUL_VAULT_KEY',
   ];
   for (const name of names) delete process.env[name];
   return taken;

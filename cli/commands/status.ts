@@ -10,8 +10,8 @@ export async function status(config: CliConfig, options: { json: boolean }): Pro
   const code = state === 'running' ? EXIT.ok : EXIT.failed;
   if (options.json) {
     // The key and the database password stay in dev.json: this output ends up in bug reports.
-    const { apiUrl, gatewayUrl, temporalAddress, temporalNamespace, temporalUiUrl } = devJson ?? {};
-    const addresses = { apiUrl, gatewayUrl, temporalAddress, temporalNamespace, temporalUiUrl };
+    const { apiUrl, gatewayUrl, egressUrl, temporalAddress, temporalNamespace, temporalUiUrl } = devJson ?? {};
+    const addresses = { apiUrl, gatewayUrl, egressUrl, temporalAddress, temporalNamespace, temporalUiUrl };
     printJson({ home: paths.home, state, apiReady, roles, ...addresses });
     return code;
   }
@@ -21,6 +21,7 @@ export async function status(config: CliConfig, options: { json: boolean }): Pro
   }
   if (devJson !== null) {
     print(`  api         ${apiReady ? 'ready' : 'not ready'}  ${devJson.apiUrl}`);
+    print(`  egress      ${devJson.egressUrl}`);
     print(`  temporal    ${devJson.temporalAddress}  ${devJson.temporalUiUrl ?? ''}`);
   }
   if (state === 'stopped') print('  start it with `longhaul dev --detach`');

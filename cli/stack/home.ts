@@ -10,6 +10,10 @@ export interface HomePaths {
   logs: string;
   sandboxes: string;
   apiKey: string;
+  /** The egress broker's folder: certificate authority, trust bundle, token of its control interface. */
+  egress: string;
+  egressToken: string;
+  vaultKey: string;
   devJson: string;
   stackState: string;
   lock: string;
@@ -24,6 +28,9 @@ export function homePaths(home: string): HomePaths {
     logs: path.join(home, 'logs'),
     sandboxes: path.join(home, 'sandboxes'),
     apiKey: path.join(home, 'api-key'),
+    egress: path.join(home, 'egress'),
+    egressToken: path.join(home, 'egress', 'token'),
+    vaultKey: path.join(home, 'vault-key'),
     devJson: path.join(home, 'dev.json'),
     stackState: path.join(home, 'stack.json'),
     lock: path.join(home, 'supervisor.lock'),
@@ -35,6 +42,7 @@ export function prepareHome(paths: HomePaths): void {
   if (!existsSync(paths.home)) mkdirSync(paths.home, { recursive: true, mode: 0o700 });
   mkdirSync(paths.logs, { recursive: true, mode: 0o700 });
   mkdirSync(paths.sandboxes, { recursive: true, mode: 0o700 });
+  mkdirSync(paths.egress, { recursive: true, mode: 0o700 });
   writeFileSync(path.join(paths.home, '.gitignore'), '*\n');
 }
 
@@ -46,13 +54,15 @@ export function writePrivateFile(file: string, content: string): void {
   renameSync(temporary, file);
 }
 
-export type Role = 'supervisor' | 'api' | 'gateway' | 'worker' | 'temporal' | 'postgres';
+export type Role = 'supervisor' | 'api' | 'gateway' | 'worker' | 'egress' | 'temporal' | 'postgres';
 
 /** What a running stack tells its users; the format is a stable handle. */
 export interface DevJson {
   apiUrl: string;
   apiKey: string;
   gatewayUrl: string;
+  /** The control interface of the egress broker. */
+  egressUrl: string;
   temporalAddress: string;
   temporalNamespace: string;
   /** null when the address of a foreign server's UI was not given (TEMPORAL_UI_URL). */
@@ -64,6 +74,7 @@ export interface DevJson {
 
 export interface StackPorts {
   api?: number;
+  egress?: number;
   temporal?: number;
   temporalUi?: number;
   postgres?: number;

@@ -1,7 +1,13 @@
 import type { StackState } from './home.ts';
 import { endProcess, isAlive } from './processes.ts';
 
-const STOP_SIGNAL = { worker: 'SIGTERM', api: 'SIGTERM', temporal: 'SIGTERM', postgres: 'SIGINT' } as const;
+const STOP_SIGNAL = {
+  worker: 'SIGTERM',
+  api: 'SIGTERM',
+  egress: 'SIGTERM',
+  temporal: 'SIGTERM',
+  postgres: 'SIGINT',
+} as const;
 
 /**
  * Ends what a killed supervisor left running, users before servers. A pid that meanwhile belongs to another process is left
@@ -9,7 +15,7 @@ const STOP_SIGNAL = { worker: 'SIGTERM', api: 'SIGTERM', temporal: 'SIGTERM', po
  */
 export async function endLeftovers(state: StackState, say: (line: string) => void): Promise<number> {
   let ended = 0;
-  for (const role of ['worker', 'api', 'temporal', 'postgres'] as const) {
+  for (const role of ['worker', 'api', 'egress', 'temporal', 'postgres'] as const) {
     const identity = state.processes[role];
     if (identity === undefined || !isAlive(identity)) continue;
     say(`ending the ${role} (pid ${identity.pid}) that an earlier run left behind`);

@@ -115,6 +115,28 @@ export function apiRole({ log, apiUrl, env, keys }: ApiRoleOptions): RoleOptions
   };
 }
 
+/** The egress broker: the only way out of a sandbox. `keys` hold the vault's master key. */
+export function egressRole(
+  log: LogFile,
+  egressUrl: string,
+  env: NodeJS.ProcessEnv,
+  keys: Readonly<Record<string, string>>,
+): RoleOptions {
+  return {
+    role: 'egress',
+    log,
+    spawn: () => spawnOwn('egress/main.js', log, env, keys),
+    waitReady: (_child, check) =>
+      waitUntil(async () => (await fetch(`${egressUrl}/healthz`, { signal: AbortSignal.timeout(2_000) })).ok, {
+        what: 'The egress broker',
+        timeoutMs: START_TIMEOUT_MS,
+        check,
+      }),
+    stopSignal: 'SIGTERM',
+    graceMs: 10_000,
+  };
+}
+
 /** The worker process. */
 export function workerRole(log: LogFile, env: NodeJS.ProcessEnv): RoleOptions {
   let offset = 0;

@@ -27,12 +27,12 @@ import { LogFile } from './logs.ts';
 import { PortReservations } from './ports.ts';
 import { openCluster, postgresUrl } from './postgres.ts';
 import { identify } from './processes.ts';
-import { splitProviderKeys } from './provider-keys.ts';
-import { apiRole, postgresRole, temporalRole, workerRole } from './roles.ts';
+import { apiRole, egressRole, postgresRole, temporalRole, workerRole } from './roles.ts';
 import { SupervisedProcess, type SupervisedOptions } from './supervised.ts';
 import { DEFAULT_PORTS } from './stack-ports.ts';
 import { requireTemporal } from './temporal-binary.ts';
 import { isTemporalReady } from './temporal-server.ts';
+import { splitKeys } from './vault-keys.ts';
 
 const DATABASE = 'longhaul';
 
@@ -82,15 +82,20 @@ export class Stack {
     const apiKey = await this.#ensureApiKey(databaseUrl);
     const apiPort = await this.#choosePort('api', this.#options.apiPort);
     const apiUrl = `http://127.0.0.1:${apiPort}`;
-    const { shared: env, keys } = splitProviderKeys(this.#environment(databaseUrl, temporal, apiUrl, apiPort));
+    const egressPort = await this.#choosePort('egress');
+    const egressUrl = `http://127.0.0.1:${egressPort}`;
+    const wanted = { ...this.#environment(databaseUrl, temporal, apiUrl, apiPort), ...this.#egressOf(egressPort) };
+    const { shared: env, api, egress } = splitKeys(wanted, this.#paths);
     await all(
-      this.#startRole('api', apiRole({ log: this.#log('api'), apiUrl, env, keys })),
+      this.#startRole('egress', egressRole(this.#log('egress'), egressUrl, env, egress)),
+      this.#startRole('api', apiRole({ log: this.#log('api'), apiUrl, env, keys: api })),
       this.#startRole('worker', workerRole(this.#log('worker'), env)),
     );
     this.#devJson = {
       apiUrl,
       apiKey,
       gatewayUrl: apiUrl,
+      egressUrl,
       temporalAddress: temporal.address,
       temporalNamespace: temporal.namespace,
       temporalUiUrl: temporal.uiUrl,
@@ -107,7 +112,7 @@ export class Stack {
   async stop(): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#rotation);
-    for (const role of ['worker', 'api', 'temporal', 'postgres'] as const) {
+    for (const role of ['worker', 'api', 'egress', 'temporal', 'postgres'] as const) {
       const supervised = this.#processes.get(role);
       if (supervised === undefined) continue;
       const startedMs = Date.now();
@@ -223,6 +228,15 @@ export class Stack {
     };
   }
 
+  /** How everybody finds the broker. The token stays in its file: what is in an environment, children inherit. */
+  #egressOf(port: number): NodeJS.ProcessEnv {
+    return {
+      LONGHAUL_EGRESS_PORT: String(port),
+      LONGHAUL_EGRESS_URL: `http://127.0.0.1:${port}`,
+      LONGHAUL_EGRESS_TOKEN_FILE: this.#paths.egressToken,
+    };
+  }
+
   async #startRole(role: Role, options: Omit<SupervisedOptions, 'onSpawn' | 'say'>): Promise<void> {
     if (this.#stopping) throw new LonghaulError('internal', 'The start was interrupted');
     const startedMs = Date.now();
@@ -253,6 +267,7 @@ export class Stack {
       api: pidOf('api'),
       gateway: pidOf('api'),
       worker: pidOf('worker'),
+      egress: pidOf('egress'),
       temporal: pidOf('temporal'),
       postgres: pidOf('postgres'),
     };
@@ -282,9 +297,9 @@ export class Stack {
 }
 
 /** Like Promise.all, but it settles only when all have: nothing is left starting while we clean up. */
-async function all<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
-  const [a, b] = await Promise.allSettled([first, second]);
-  if (a.status === 'rejected') throw a.reason;
-  if (b.status === 'rejected') throw b.reason;
-  return [a.value, b.value];
+async function all<T extends Promise<unknown>[]>(...starting: T): Promise<{ [K in keyof T]: Awaited<T[K]> }> {
+  const results = await Promise.allSettled(starting);
+  const failed = results.find((result) => result.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+  return Promise.all(starting);
 }

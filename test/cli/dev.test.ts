@@ -45,6 +45,7 @@ describe('a running stack', () => {
         'apiKey',
         'apiUrl',
         'databaseUrl',
+        'egressUrl',
         'gatewayUrl',
         'pids',
         'temporalAddress',
@@ -98,13 +99,13 @@ describe('a running stack', () => {
     expect(stdout).not.toContain(stack.key);
   });
 
-  it.each(['worker', 'api', 'temporal', 'postgres'] as const)('restarts a killed %s', async (role) => {
+  it.each(['worker', 'api', 'egress', 'temporal', 'postgres'] as const)('restarts a killed %s', async (role) => {
     const before = stack.pids();
     await stack.killAndRecover(role);
     const after = stack.pids();
     expect(after[role]).not.toBe(before[role]);
     expect(isRunning(before[role] ?? 0)).toBe(false);
-    const untouched = (['supervisor', 'worker', 'api', 'temporal', 'postgres'] as const).filter(
+    const untouched = (['supervisor', 'worker', 'api', 'egress', 'temporal', 'postgres'] as const).filter(
       (name) => name !== role,
     );
     for (const name of untouched) expect(after[name]).toBe(before[name]);

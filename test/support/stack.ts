@@ -11,11 +11,12 @@ export interface DevJson {
   apiUrl: string;
   apiKey: string;
   gatewayUrl: string;
+  egressUrl: string;
   temporalAddress: string;
   temporalNamespace: string;
   temporalUiUrl: string | null;
   databaseUrl: string;
-  pids: Record<'supervisor' | 'api' | 'gateway' | 'worker' | 'temporal' | 'postgres', number | null>;
+  pids: Record<'supervisor' | 'api' | 'gateway' | 'worker' | 'egress' | 'temporal' | 'postgres', number | null>;
 }
 
 type Pids = DevJson['pids'];
@@ -108,7 +109,7 @@ export interface TestStack {
   /** Waits until the api answers ready. */
   waitReady(timeoutMs?: number): Promise<void>;
   /** Kills one role with SIGKILL and waits until its successor works and the api is ready again. */
-  killAndRecover(role: 'api' | 'worker' | 'temporal' | 'postgres'): Promise<void>;
+  killAndRecover(role: 'api' | 'worker' | 'egress' | 'temporal' | 'postgres'): Promise<void>;
   /** Ends it; removes the home unless it was given. */
   stop(): Promise<void>;
 }
@@ -123,7 +124,7 @@ export function readDevJson(home: string): DevJson | null {
 }
 
 function logsOf(home: string): string {
-  const parts = ['supervisor', 'api', 'worker'].map((role) => {
+  const parts = ['supervisor', 'api', 'egress', 'worker'].map((role) => {
     const file = path.join(home, 'logs', `${role}.log`);
     return existsSync(file) ? `--- ${role}.log\n${readFileSync(file, 'utf8').slice(-1_500)}` : '';
   });
@@ -164,6 +165,7 @@ export async function startStack(options: StackOptions = {}): Promise<TestStack>
       });
       if (role === 'postgres') await eventually('Postgres answers', () => answersQuery(devJson.databaseUrl));
       if (role === 'temporal') await eventually('Temporal answers', () => answersTemporal(devJson));
+      if (role === 'egress') await eventually('the egress broker answers', () => answersOk(devJson.egressUrl));
       if (role === 'worker') await eventually('the worker is ready', () => workerReadyLines(home) > readyLines);
       await waitReady();
     },
@@ -177,6 +179,14 @@ export async function startStack(options: StackOptions = {}): Promise<TestStack>
 async function answersReady(apiUrl: string): Promise<boolean> {
   try {
     return (await fetch(`${apiUrl}/readyz`, { signal: AbortSignal.timeout(2_000) })).status === 200;
+  } catch {
+    return false;
+  }
+}
+
+async function answersOk(url: string): Promise<boolean> {
+  try {
+    return (await fetch(`${url}/healthz`, { signal: AbortSignal.timeout(2_000) })).ok;
   } catch {
     return false;
   }

@@ -1,0 +1,40 @@
+import { Registry, collectDefaultMetrics } from 'prom-client';
+import { createPool } from '../db/pool.ts';
+import { createLogger } from '../telemetry/logger.ts';
+import { Broker } from './broker.ts';
+import { readEgressConfig, takeEnvironment } from './config.ts';
+import { createControl } from './control.ts';
+import { DENY_ALL } from './deny-all.ts';
+
+/** The egress broker: the only way out of a sandbox, and the only process that holds values of secrets. */
+async function main(): Promise<void> {
+  const config = readEgressConfig(takeEnvironment());
+  const logger = createLogger('egress', config.logLevel);
+  process.on('uncaughtException', (error) => logger.fatal({ err: error }, 'uncaught exception'));
+  process.on('unhandledRejection', (reason) => logger.fatal({ err: reason }, 'unhandled rejection'));
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-egress', max: 5 });
+  const broker = new Broker({ config, policies: DENY_ALL, logger, registry });
+  const control = createControl(broker, config.token, logger);
+  await new Promise<void>((resolve, reject) => {
+    control.once('error', reject);
+    control.listen(config.port, config.host, resolve);
+  });
+  logger.info({ host: config.host, port: config.port }, 'egress broker ready');
+
+  let isStopping = false;
+  const stop = async (signal: NodeJS.Signals): Promise<void> => {
+    if (isStopping) return;
+    isStopping = true;
+    logger.info({ signal }, 'egress broker stops');
+    control.close();
+    await broker.close();
+    control.closeAllConnections();
+    await pool.end();
+  };
+  process.on('SIGTERM', (signal) => void stop(signal));
+  process.on('SIGINT', (signal) => void stop(signal));
+}
+
+await main();
