@@ -14,6 +14,8 @@ ALTER TABLE sandboxes
   -- The last saved state of its files: what a successor starts from.
   ADD COLUMN snapshot jsonb,
   ADD COLUMN snapshot_at timestamptz,
+  -- What it was made from, settled before it was: {kind: session | environment, hash?, ref}; null: nothing.
+  ADD COLUMN start jsonb,
   -- Steps of its preparation that are done, the end of all of them, or why they failed for good.
   ADD COLUMN steps jsonb NOT NULL DEFAULT '[]',
   ADD COLUMN prepared_at timestamptz,
@@ -60,5 +62,6 @@ DROP TABLE environment_snapshots;
 DROP INDEX sandboxes_egress, sandboxes_saved, sandboxes_idle;
 ALTER TABLE sandboxes
   DROP COLUMN told_at, DROP COLUMN note, DROP COLUMN attempt, DROP COLUMN failure, DROP COLUMN prepared_at, DROP COLUMN steps,
+  DROP COLUMN start,
   DROP COLUMN snapshot_at, DROP COLUMN snapshot, DROP COLUMN idle_since, DROP COLUMN controls, DROP COLUMN network,
   DROP COLUMN egress_open, DROP COLUMN egress_point;
