@@ -1,5 +1,6 @@
 // A process of its own around a sandbox provider of the built product: one JSON call a line in, one JSON answer a line out.
 // Plain JavaScript, since it is run by node alone. Arguments: the built index, the root directory, the uid to become or "".
+// SANDBOX_PROVIDER: which provider, and what `createSandboxProviders` is given besides, as JSON; absent: the local one.
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
@@ -15,7 +16,9 @@ if (uid !== '') {
   process.setuid(Number(uid));
 }
 const silent = { warn() {}, info() {}, error() {}, debug() {} };
-const provider = createSandboxProviders({ rootDir, logger: silent }).local;
+const { name: providerName, ...given } = JSON.parse(process.env.SANDBOX_PROVIDER ?? '{"name":"local"}');
+delete process.env.SANDBOX_PROVIDER;
+const provider = createSandboxProviders({ rootDir, logger: silent, ...given })[providerName];
 
 const encode = (value) =>
   JSON.stringify(value, (_key, each) =>

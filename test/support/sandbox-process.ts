@@ -164,9 +164,9 @@ async function openPort(calls: Calls, ref: SandboxRef, port: number, signal: Abo
 }
 
 /** Every call of the port, made over there. */
-function proxy(calls: Calls): SandboxProvider {
+function proxy(calls: Calls, name: string): SandboxProvider {
   return {
-    name: 'local',
+    name,
     capabilities: () => calls.call('capabilities', []),
     create: (spec, key, signal) => calls.call('create', [spec, key], signal),
     get: (ref, signal) => calls.call('get', [ref], signal),
@@ -201,15 +201,20 @@ function proxy(calls: Calls): SandboxProvider {
   };
 }
 
-/** `uid` null: the user of the tests. `env` is what must not be found inside any sandbox. */
+/**
+ * `uid` null: the user of the tests. `env` is what must not be found inside any sandbox. `provider`: another one than the
+ * local, with what `createSandboxProviders` needs for it.
+ */
 export function startSandboxProcess(options: {
   rootDir: string;
   uid: number | null;
   env?: Record<string, string>;
+  provider?: { name: string; [option: string]: unknown };
 }): SandboxProcess {
   const args = [HOST, BUILT_INDEX, options.rootDir, options.uid === null ? '' : String(options.uid)];
+  const given = options.provider === undefined ? {} : { SANDBOX_PROVIDER: JSON.stringify(options.provider) };
   const child = spawn(process.execPath, args, {
-    env: { PATH: '/usr/bin:/bin', ...options.env },
+    env: { PATH: '/usr/bin:/bin', ...options.env, ...given },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   const calls = new Calls(child);
@@ -221,5 +226,5 @@ export function startSandboxProcess(options: {
   };
   const tool: SandboxProcess['tool'] = (name, ref, execId, input) =>
     calls.call('runTool', [name, ref, execId, input], AbortSignal.timeout(180_000));
-  return { provider: proxy(calls), pid: child.pid ?? 0, tool, kill };
+  return { provider: proxy(calls, options.provider?.name ?? 'local'), pid: child.pid ?? 0, tool, kill };
 }
