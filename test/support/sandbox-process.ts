@@ -164,9 +164,9 @@ async function openPort(calls: Calls, ref: SandboxRef, port: number, signal: Abo
 }
 
 /** Every call of the port, made over there. */
-function proxy(calls: Calls, name: string): SandboxProvider {
+function proxy(calls: Calls, providerName: string): SandboxProvider {
   return {
-    name,
+    name: providerName,
     capabilities: () => calls.call('capabilities', []),
     create: (spec, key, signal) => calls.call('create', [spec, key], signal),
     get: (ref, signal) => calls.call('get', [ref], signal),
