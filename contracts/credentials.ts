@@ -47,16 +47,25 @@ export interface CredentialSpec extends CredentialRules {
   env: string | null;
   mcpServerUrl: string | null;
   refresh: OAuthRefresh | null;
+  /** Which version holds each part of the secret: an edit may bring one part only. */
+  parts: Partial<Record<SecretPart, number>>;
 }
 
-/** What placeholders look like: a constant beginning and end, and letters between them that are drawn anew. */
+/** `value` is a key, a password or a bearer token. */
+export const SECRET_PARTS = ['value', 'access_token', 'refresh_token', 'client_secret', 'passphrase'] as const;
+export type SecretPart = (typeof SECRET_PARTS)[number];
+/** What is sealed; never stored, shown or logged in the clear. */
+export type SecretParts = Partial<Record<SecretPart, string>>;
+
+/** What placeholders look like: a vendor's beginning, and letters that are drawn anew for each. */
 export interface PlaceholderShape {
   prefix: string;
   alphabet: PlaceholderAlphabet;
-  /** Of the whole placeholder. */
+  /** Of the whole placeholder; longer when that is too short to be unguessable. */
   lengthChars: number;
 }
-export type PlaceholderAlphabet = 'alnum' | 'lower' | 'upper' | 'hex' | 'base64url';
+/** `jwt`: three parts, of which the first is a JSON Web Token's header. */
+export type PlaceholderAlphabet = 'alnum' | 'upper' | 'hex' | 'base64url' | 'jwt';
 
 /** What of a session's credential the broker and the sandbox's environment need. */
 export interface SessionCredential extends CredentialRules {

@@ -153,6 +153,36 @@ export const ERROR_CATALOGUE = {
     retryable: false,
     next: 'Archive it instead: other resources still refer to it.',
   },
+  already_exists: {
+    status: 409,
+    type: 'conflict_error',
+    retryable: false,
+    next: 'Use another name, or update the one that has it.',
+  },
+  limit_reached: {
+    status: 409,
+    type: 'conflict_error',
+    retryable: false,
+    next: 'Archive or delete what is not needed any more.',
+  },
+  credential_unavailable: {
+    status: 503,
+    type: 'api_error',
+    retryable: true,
+    next: 'Retry; if it stays, check the vault back end the message names, and the master keys of the broker.',
+  },
+  credential_revoked: {
+    status: 409,
+    type: 'conflict_error',
+    retryable: false,
+    next: 'Use a credential that is neither archived nor deleted.',
+  },
+  credential_needs_reauth: {
+    status: 409,
+    type: 'conflict_error',
+    retryable: false,
+    next: 'Authorize again and update the credential with the new tokens.',
+  },
   queue_full: {
     status: 429,
     type: 'rate_limit_error',

@@ -29,6 +29,26 @@ export const LIMITS = {
   initialEvents: 50,
   vaultIds: 20,
 
+  /** Vaults */
+  vaultNameChars: 255,
+  credentialsPerVault: 20,
+  credentialHosts: 16,
+  secretValueBytes: 16 * 1024,
+  secretNameChars: 128,
+  secretRefChars: 512,
+  bindingsPerVault: 100,
+  vaultsPerTarget: 20,
+  sessionCredentials: 500,
+  /** Numbers and times of replaced versions that are remembered; their values are not. */
+  credentialVersions: 100,
+  secretCacheTtlMs: 60_000,
+  secretFailureTtlMs: 5_000,
+  oauthRefreshAheadMs: 60_000,
+  oauthCallMs: 15_000,
+  vaultBackendMs: 10_000,
+  vaultAnswerBytes: 256 * 1024,
+  rewrapBatch: 200,
+
   /** Session workflow */
   queuedInputs: 1_000,
   seenInputIds: 500,

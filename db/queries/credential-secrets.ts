@@ -3,7 +3,7 @@ import type { Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
 import type { SealedValue } from './credentials.ts';
 
-/** A live credential with its newest value, still sealed. */
+/** A live credential with its secret, still sealed. */
 export interface SealedCredential {
   id: string;
   teamId: string;
@@ -15,22 +15,21 @@ export interface SealedCredential {
   stateReason: string | null;
   refreshStartedAt: Date | null;
   version: number;
-  value: SealedValue | null;
   secretRef: string | null;
   expiresAt: Date | null;
+  /** Every version that still holds a part, by number. */
+  sealed: Map<number, SealedValue>;
 }
-
-type SealedRow = Omit<SealedCredential, 'value'> & {
-  keyId: string | null;
-  wrappedKey: Buffer | null;
-  sealed: Buffer | null;
-};
 
 /** Undefined when it, or its vault, is archived or deleted: nobody may use it any more. */
 export async function findSealedCredential(db: Queryable, id: string): Promise<SealedCredential | undefined> {
+  // One statement: what it sees is of one moment, also while somebody replaces the value.
   const result = await db.query(
     `SELECT c.id, c.team_id, c.vault_id, c.kind, c.name, c.spec, c.state, c.state_reason, c.refresh_started_at,
-       v.version, v.key_id, v.wrapped_key, v.sealed, v.secret_ref, v.expires_at
+       v.version, v.secret_ref, v.expires_at,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('version', p.version, 'keyId', p.key_id,
+            'wrappedKey', encode(p.wrapped_key, 'base64'), 'sealed', encode(p.sealed, 'base64'))), '[]')
+        FROM credential_versions p WHERE p.credential_id = c.id AND p.sealed IS NOT NULL) AS sealed
      FROM credentials c JOIN vaults w ON w.id = c.vault_id
        JOIN credential_versions v ON v.credential_id = c.id AND v.version = c.current_version
      WHERE c.id = $1 AND c.archived_at IS NULL AND c.deleted_at IS NULL AND w.archived_at IS NULL AND w.deleted_at IS NULL`,
@@ -38,9 +37,19 @@ export async function findSealedCredential(db: Queryable, id: string): Promise<S
   );
   const row = result.rows[0] as object | undefined;
   if (row === undefined) return undefined;
-  const { keyId, wrappedKey, sealed, ...rest } = toCamel<SealedRow>(row);
-  const value = keyId === null || wrappedKey === null || sealed === null ? null : { keyId, wrappedKey, sealed };
-  return { ...rest, value };
+  const { sealed, ...rest } = toCamel<Omit<SealedCredential, 'sealed'> & { sealed: SealedJson[] }>(row);
+  return { ...rest, sealed: new Map(sealed.map((one) => [one.version, fromJson(one)])) };
+}
+
+interface SealedJson {
+  version: number;
+  keyId: string;
+  wrappedKey: string;
+  sealed: string;
+}
+
+function fromJson({ keyId, wrappedKey, sealed }: SealedJson): SealedValue {
+  return { keyId, wrappedKey: Buffer.from(wrappedKey, 'base64'), sealed: Buffer.from(sealed, 'base64') };
 }
 
 /** One process renews a credential at a time; the lock dies with its connection. Waits for whoever has it. */

@@ -1,10 +1,15 @@
 import type { CredentialKind, CredentialSpec, CredentialState, PlaceholderShape } from '../../contracts/credentials.ts';
 import { newId } from '../../contracts/ids.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import { notify } from '../listen.ts';
 import type { Page, PageRequest } from '../paging.ts';
 import { Filter, selectPage } from '../paging.ts';
 import type { Queryable } from '../pool.ts';
 import { requireRow } from '../pool.ts';
 import { toCamel } from '../rows.ts';
+
+/** Channel on which brokers hear `session:<id>` (what it may use changed) and `credential:<id>` (its value or its rules). */
+export const CREDENTIALS_CHANNEL = 'longhaul_credentials';
 
 /** A credential without its value. */
 export interface CredentialRow extends CredentialFields {
@@ -90,19 +95,34 @@ export async function insertCredential(
   return getCredential(tx, { teamId: draft.teamId, vaultId: draft.vaultId, id: draft.id });
 }
 
-/** Makes a new version the one in use and destroys the value of the one before, in the caller's transaction. */
-export async function replaceVersion(tx: Queryable, id: string, version: number, draft: VersionDraft): Promise<void> {
+/**
+ * Makes a new version the one in use, in the caller's transaction. Versions that hold no part of the secret any more have
+ * their value destroyed, and old ones are forgotten altogether.
+ */
+export async function replaceVersion(
+  tx: Queryable,
+  id: string,
+  draft: VersionDraft & { version: number; spec: CredentialSpec; shape?: PlaceholderShape },
+): Promise<void> {
+  const { version, spec } = draft;
   await insertVersion(tx, id, version, draft);
   await tx.query(
-    `UPDATE credentials SET current_version = $2, state = 'active', state_reason = NULL, refresh_started_at = NULL,
-       updated_at = now() WHERE id = $1`,
-    [id, version],
+    `UPDATE credentials SET current_version = $2, spec = $3, shape = coalesce($4, shape), state = 'active',
+       state_reason = NULL, refresh_started_at = NULL, updated_at = now() WHERE id = $1`,
+    [id, version, JSON.stringify(spec), draft.shape === undefined ? null : JSON.stringify(draft.shape)],
   );
+  const kept = [version, ...Object.values(spec.parts)];
   await tx.query(
     `UPDATE credential_versions SET key_id = NULL, wrapped_key = NULL, sealed = NULL
-     WHERE credential_id = $1 AND version < $2 AND sealed IS NOT NULL`,
-    [id, version],
+     WHERE credential_id = $1 AND version <> ALL($2) AND sealed IS NOT NULL`,
+    [id, kept],
   );
+  await tx.query('DELETE FROM credential_versions WHERE credential_id = $1 AND version <= $2 AND version <> ALL($3)', [
+    id,
+    version - LIMITS.credentialVersions,
+    kept,
+  ]);
+  await notify(tx, CREDENTIALS_CHANNEL, `credential:${id}`);
 }
 
 async function insertVersion(tx: Queryable, id: string, version: number, draft: VersionDraft): Promise<void> {

@@ -9,9 +9,7 @@ import { notify } from '../listen.ts';
 import type { Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
 import { insertAudit } from './audit.ts';
-
-/** Channel on which brokers hear `session:<id>` (what it may use changed) and `credential:<id>` (its value changed). */
-export const CREDENTIALS_CHANNEL = 'longhaul_credentials';
+import { CREDENTIALS_CHANNEL } from './credentials.ts';
 
 /** A credential a session ought to have, in the order in which names are given away. */
 export interface SessionCandidate {

@@ -54,6 +54,7 @@ function spec(env: string, hosts: string[] = ['api.example.com']): CredentialSpe
     paths: null,
     mcpServerUrl: null,
     refresh: null,
+    parts: { value: 1 },
   };
 }
 
@@ -120,8 +121,10 @@ describe('the rows of the vault', () => {
     const sessionId = await makeSession([vault.id]);
     await mint(sessionId);
     const value = { keyId: 'k2', wrappedKey: randomBytes(60), sealed: randomBytes(40) };
-    await replaceVersion(pool, id, 2, { value, secretRef: null, expiresAt: null, createdBy: 'ada' });
-    expect(await findSealedCredential(pool, id)).toMatchObject({ version: 2, value });
+    const second = { ...spec('TOKEN'), parts: { value: 2 } };
+    const draft = { value, secretRef: null, expiresAt: null, createdBy: 'ada' };
+    await replaceVersion(pool, id, { ...draft, version: 2, spec: second });
+    expect(await findSealedCredential(pool, id)).toMatchObject({ version: 2, sealed: new Map([[2, value]]) });
     const before = await getCredential(pool, { teamId: 't', vaultId: vault.id, id });
     const narrowed = spec('TOKEN', ['only.example.com']);
     await updateCredential(pool, id, { ...before, spec: narrowed });
