@@ -146,7 +146,7 @@ export function sandboxConformance(adapter: string, make: () => Promise<SandboxU
         const [cwd, values, names] = stdout.split('\n');
         expect(cwd).toBe('/workspace');
         expect(values).toBe('/workspace spec exec');
-        const known = 'FROM_EXEC FROM_SPEC HOME LANG PATH PWD SHLVL TERM USER _'.split(' ');
+        const known = 'FROM_EXEC FROM_SPEC HOME LANG LONGHAUL_EXEC PATH PWD SHLVL TERM USER _'.split(' ');
         expect(
           names
             ?.trim()

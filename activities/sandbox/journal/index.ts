@@ -1,0 +1,2 @@
+export { Journal } from './journal.ts';
+export type { JournalTransport } from './journal.ts';
