@@ -10,6 +10,8 @@ export interface ApiConfig {
   port: number;
   /** The operator said that this server may be reached from other machines. */
   allowPublic: boolean;
+  /** Where clients reach this server, without a trailing slash; links begin with it. Empty: links are paths. */
+  publicUrl: string;
   logLevel: string;
 }
 
@@ -29,6 +31,16 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): ApiConfig {
     host: env['LONGHAUL_API_HOST'] ?? '127.0.0.1',
     port,
     allowPublic: env['LONGHAUL_ALLOW_PUBLIC'] === '1',
+    publicUrl: readPublicUrl(env['LONGHAUL_PUBLIC_URL']),
     logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
   };
+}
+
+function readPublicUrl(text: string | undefined): string {
+  if (text === undefined || text === '') return '';
+  const url = URL.parse(text);
+  if (url === null || !/^https?:$/.test(url.protocol) || url.username !== '' || url.search !== '' || url.hash !== '') {
+    throw new LonghaulError('setup_required', 'LONGHAUL_PUBLIC_URL must be an http(s) URL');
+  }
+  return url.href.replace(/\/+$/, '');
 }

@@ -41,8 +41,10 @@ export interface Endpoint extends Described {
 /** An endpoint that writes its own answer (stream, text, page). */
 export interface RawEndpoint extends Described {
   kind: 'raw';
-  method: 'get';
+  method: 'get' | 'post';
   public: boolean;
+  /** What a POST takes, where that is not JSON. */
+  form?: z.ZodObject;
   params: z.ZodObject;
   query: z.ZodObject;
   contentType: string;
@@ -103,7 +105,9 @@ export function endpoint<
 /** Declares an endpoint that writes its own answer. */
 export function rawEndpoint<P extends z.ZodObject = typeof nothing, Q extends z.ZodObject = typeof nothing>(
   spec: Described & {
+    method?: 'get' | 'post';
     public?: boolean;
+    form?: z.ZodObject;
     params?: P;
     query?: Q;
     contentType: string;
@@ -122,7 +126,7 @@ export function rawEndpoint<P extends z.ZodObject = typeof nothing, Q extends z.
   return {
     ...rest,
     kind: 'raw',
-    method: 'get',
+    method: spec.method ?? 'get',
     public: spec.public === true,
     params: params ?? nothing,
     query: query ?? nothing,

@@ -53,7 +53,8 @@ export function openApiDocument(endpoints: readonly AnyEndpoint[]): object {
 
 function operation(item: AnyEndpoint): ZodOpenApiOperationObject {
   const isPublic = item.kind === 'raw' && item.public;
-  const body = item.kind === 'json' ? item.body : undefined;
+  const body = item.kind === 'json' ? item.body : item.form;
+  const bodyType = item.kind === 'json' ? 'application/json' : 'multipart/form-data';
   return {
     operationId: operationId(item),
     tags: [item.tag],
@@ -65,9 +66,7 @@ function operation(item: AnyEndpoint): ZodOpenApiOperationObject {
       query: item.query,
       ...(item.method === 'post' ? { header: idempotencyKey } : {}),
     },
-    ...(body === undefined
-      ? {}
-      : { requestBody: { required: true, content: { 'application/json': { schema: body } } } }),
+    ...(body === undefined ? {} : { requestBody: { required: true, content: { [bodyType]: { schema: body } } } }),
     responses: { 200: { description: 'Done', content: answers(item) }, default: failure },
   };
 }

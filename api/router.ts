@@ -4,10 +4,10 @@ import type { Express, Request, RequestHandler, Response } from 'express';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { withTransaction } from '../db/pool.ts';
 import type { Principal } from '../db/queries/api-keys.ts';
-import { findStoredResponse, lockIdempotencyKey, storeResponse } from '../db/queries/idempotency.ts';
 import { authenticate } from './auth.ts';
 import type { AnyEndpoint, Context, Endpoint, RawEndpoint } from './endpoint.ts';
 import { methodNotAllowed } from './errors.ts';
+import { idempotencyKey, onceUnderKey } from './idempotency.ts';
 import { checkJson } from './request-json.ts';
 import type { Services } from './services.ts';
 import { parseWith, readQuery } from './validation.ts';
@@ -82,30 +82,19 @@ interface Change {
 async function change(asked: Change): Promise<void> {
   const { item, req, res, services, principal, body, input, log, request } = asked;
   const deliveries: (() => Promise<unknown>)[] = [];
-  const key = item.method === 'post' ? idempotencyKey(req) : undefined;
-  const route = `${item.method} ${req.path}`;
-  const bodyDigest = key === undefined ? '' : digest(body);
-  const { response, replayed } = await withTransaction(services.pool, async (tx) => {
-    if (key !== undefined) {
-      if (!(await lockIdempotencyKey(tx, principal.id, key))) {
-        throw new LonghaulError('idempotency_in_progress', 'a request with this Idempotency-Key is running');
-      }
-      const stored = await findStoredResponse(tx, principal.id, key);
-      if (stored !== undefined) {
-        if (stored.route !== route || stored.bodyDigest !== bodyDigest) {
-          throw new LonghaulError('idempotency_conflict', 'this Idempotency-Key was used for another request');
-        }
-        return { response: stored.response, replayed: true };
-      }
-    }
-    const given = { principal, services, log, request };
-    const context: Context = { ...given, db: tx, afterCommit: (work) => deliveries.push(work) };
-    const made = await item.run(context, input);
-    if (key !== undefined) {
-      await storeResponse(tx, principal.id, key, { route, bodyDigest, status: 200, response: storable(item, made) });
-    }
-    return { response: made, replayed: false };
-  });
+  const { response, replayed } = await withTransaction(services.pool, (tx) =>
+    onceUnderKey(tx, {
+      principalId: principal.id,
+      key: item.method === 'post' ? idempotencyKey(req) : undefined,
+      route: `${item.method} ${req.path}`,
+      bodyDigest: () => digest(body),
+      work: () => {
+        const given = { principal, services, log, request };
+        return item.run({ ...given, db: tx, afterCommit: (work) => deliveries.push(work) }, input);
+      },
+      storable: (made) => storable(item, made),
+    }),
+  );
   for (const deliver of deliveries) {
     try {
       await deliver();
@@ -157,17 +146,6 @@ function readBody(item: Endpoint, req: Request): unknown {
 
 function hasBody(req: Request): boolean {
   return req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? '0') > 0;
-}
-
-function idempotencyKey(req: Request): string | undefined {
-  const key = req.headers['idempotency-key'];
-  if (key === undefined) return undefined;
-  if (typeof key !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(key)) {
-    throw new LonghaulError('invalid_request', 'must be 1 to 255 visible ASCII characters', {
-      field: 'Idempotency-Key',
-    });
-  }
-  return key;
 }
 
 function digest(body: unknown): string {

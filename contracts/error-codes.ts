@@ -269,6 +269,24 @@ export const ERROR_CATALOGUE = {
     retryable: false,
     next: 'The sandbox was destroyed; a new one is made on demand.',
   },
+  range_not_satisfiable: {
+    status: 416,
+    type: 'invalid_request_error',
+    retryable: false,
+    next: 'Ask for a range inside the file.',
+  },
+  file_quota: {
+    status: 409,
+    type: 'conflict_error',
+    retryable: false,
+    next: 'Delete files that are not needed, then ask again.',
+  },
+  file_too_large: {
+    status: 413,
+    type: 'request_too_large',
+    retryable: false,
+    next: 'Send a smaller file; the message names the limit.',
+  },
   sandbox_busy: {
     status: 503,
     type: 'overloaded_error',

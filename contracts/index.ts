@@ -8,6 +8,7 @@ export * from './deployments.ts';
 export * from './environments.ts';
 export * from './error-codes.ts';
 export * from './events.ts';
+export * from './files.ts';
 export * from './ids.ts';
 export * from './key-scopes.ts';
 export * from './keys.ts';

@@ -130,6 +130,27 @@ export const LIMITS = {
   environmentSnapshotTtlMs: 14 * 24 * 3_600_000,
   egressControlMs: 10_000,
 
+  /** Files and artifacts */
+  fileBytes: 512 * 1024 * 1024,
+  filePieceBytes: 512 * 1024,
+  filesPerTeam: 50_000,
+  fileBytesPerTeam: 20 * 1024 * 1024 * 1024,
+  filenameChars: 255,
+  fileTtlMinMs: 3_600_000,
+  fileTtlMaxMs: 90 * 24 * 3_600_000,
+  fileLinkTtlMs: 3_600_000,
+  fileLinkTtlMaxMs: 7 * 24 * 3_600_000,
+  unfinishedFileMs: 6 * 3_600_000,
+  filesPrunedAtOnce: 20,
+  artifactBytes: 256 * 1024 * 1024,
+  artifactsPerSession: 1_000,
+  artifactBytesPerSession: 1024 * 1024 * 1024,
+  artifactTtlMs: 90 * 24 * 3_600_000,
+  /** A version of an output that has a newer one. */
+  artifactOldVersionMs: 24 * 3_600_000,
+  /** Taking the outputs of one turn. */
+  artifactsMs: 120_000,
+
   /** Gateway */
   virtualKeyTtlMs: 24 * 3_600_000,
   virtualKeyParallel: 16,

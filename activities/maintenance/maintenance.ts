@@ -1,4 +1,6 @@
 import { deleteOldAnswers } from '../../db/queries/cached-answers.ts';
+import { deleteOldFileLinks } from '../../db/queries/file-links.ts';
+import { deleteOldFiles } from '../../db/queries/files.ts';
 import { deleteOldGatewayResponses } from '../../db/queries/gateway-responses.ts';
 import { deleteOldResponses } from '../../db/queries/idempotency.ts';
 import { deleteAbandonedCalls, deleteExpiredKeys, deleteOldModelCalls } from '../../db/queries/retention.ts';
@@ -23,6 +25,8 @@ const PRUNED = [
   deleteExpiredKeys,
   deleteOldAnswers,
   deleteOldGatewayResponses,
+  deleteOldFiles,
+  deleteOldFileLinks,
 ];
 /** A sandbox whose row is about to be written must not be taken for a stray. */
 const STRAY_AGE_MS = 5 * 60_000;

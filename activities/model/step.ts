@@ -10,6 +10,7 @@ import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession, setRescheduling, setRunning } from '../../db/queries/session-status.ts';
 import { findStep, lockTurn, openTurn, turnModel } from '../../db/queries/turns.ts';
 import type { ModelStepArgs, ModelStepResult, StepRef } from '../../workflows/activity-types.ts';
+import { collectOutputsOf } from '../artifacts/collect.ts';
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { inWords, noteOutage } from '../outage.ts';
@@ -43,6 +44,9 @@ export async function modelStep(deps: ActivityDeps, keys: SessionKeys, args: Mod
       if (signal.aborted || !(error instanceof LonghaulError)) throw error;
       return onModelError(deps, args, error);
     }
+    // Before the end of the turn is told: who reads that event finds the files.
+    if (!answer.content.some(({ type }) => type === 'tool_use'))
+      await collectOutputsOf(deps, session, args.turn, signal);
     await recordAnswer(deps, session, args, model, storable(answer));
     return recordedResult(deps.pool, args);
   });

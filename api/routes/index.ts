@@ -68,6 +68,14 @@ import { updateModelRoute } from './update-model-route.ts';
 import { deleteModelRoute } from './delete-model-route.ts';
 import { getModelPolicy } from './get-model-policy.ts';
 import { updateModelPolicy } from './update-model-policy.ts';
+import { createFileLink } from './create-file-link.ts';
+import { deleteFileLinks } from './delete-file-links.ts';
+import { deleteFile } from './delete-file.ts';
+import { downloadFile } from './download-file.ts';
+import { getFile } from './get-file.ts';
+import { listFiles } from './list-files.ts';
+import { openFileLink } from './open-file-link.ts';
+import { uploadFile } from './upload-file.ts';
 
 /** Every route of the API, in the order of the documentation. */
 export const ENDPOINTS: readonly AnyEndpoint[] = [
@@ -100,6 +108,14 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   listApprovals,
   getApproval,
   decideApproval,
+  uploadFile,
+  listFiles,
+  getFile,
+  downloadFile,
+  deleteFile,
+  createFileLink,
+  deleteFileLinks,
+  openFileLink,
   createDeployment,
   listDeployments,
   getDeployment,

@@ -198,3 +198,12 @@ export async function stillWaiting(tx: Queryable, effectIds: string[]): Promise<
   );
   return result.rows.map((row) => row.id);
 }
+
+/** True when a tool call of this turn ran in the session's sandbox. */
+export async function didTurnUseSandbox(db: Queryable, sessionId: string, turn: number): Promise<boolean> {
+  const result = await db.query<{ used: boolean }>(
+    `SELECT EXISTS (SELECT 1 FROM effects WHERE session_id = $1 AND turn = $2 AND sandbox_id IS NOT NULL) AS used`,
+    [sessionId, turn],
+  );
+  return result.rows[0]?.used === true;
+}

@@ -46,6 +46,7 @@ export async function testApi(options: { temporalAddress?: string } = {}): Promi
       host: '127.0.0.1',
       port: 0,
       allowPublic: false,
+      publicUrl: '',
       logLevel: 'silent',
     },
   });
