@@ -4,7 +4,7 @@ import { storeContent } from '../../db/file-content.ts';
 import type { StoredContent } from '../../db/file-content.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
-import { didTurnUseSandbox } from '../../db/queries/effects.ts';
+import { wasSandboxUsedLately } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import {
   discardFile,
@@ -22,7 +22,7 @@ import { findOutputs, OUTPUTS } from './find-outputs.ts';
 import { mediaTypeOf } from './media-types.ts';
 
 /**
- * At the end of a turn whose calls used the sandbox. Trouble with the sandbox does not keep the turn from ending: the log says
+ * At the end of a turn when it, or the one before, which may have been cut short, used the sandbox. Trouble with the sandbox does not keep the turn from ending: the log says
  * that the outputs were not taken, and the next turn or the end of the session takes them.
  */
 export async function collectOutputsOf(
@@ -31,7 +31,15 @@ export async function collectOutputsOf(
   turn: number,
   signal: AbortSignal,
 ): Promise<void> {
-  if (!(await didTurnUseSandbox(deps.pool, session.id, turn))) return;
+  if (await wasSandboxUsedLately(deps.pool, session.id, turn)) await collectOrTell(deps, session, signal);
+}
+
+/** Before the sandbox is paused or destroyed, for what a turn left that did not come to its end. */
+export async function collectOrTell(
+  deps: ActivityDeps,
+  session: { id: string; teamId: string; isOver?: boolean },
+  signal: AbortSignal,
+): Promise<void> {
   try {
     await collectArtifacts(deps, session, signal);
   } catch (error) {
@@ -40,7 +48,7 @@ export async function collectOutputsOf(
     if (signal.aborted || !(isSandbox || isTimeout)) throw error;
     deps.logger.warn({ sessionId: session.id, err: error }, 'outputs were not taken');
     const reason = isTimeout ? `not within ${LIMITS.artifactsMs} ms` : error.message;
-    await tellSkipped(deps, session.id, [{ path: '', reason: reason.slice(0, 300) }]);
+    if (session.isOver !== true) await tellSkipped(deps, session.id, [{ path: '', reason: reason.slice(0, 300) }]);
   }
 }
 
@@ -49,6 +57,8 @@ interface Place {
   teamId: string;
   provider: SandboxProvider;
   ref: SandboxRef;
+  /** Nothing follows the end of a session in its log. */
+  isOver: boolean;
 }
 
 /**
@@ -56,15 +66,16 @@ interface Place {
  * changes nothing; what a crash leaves half stored is pruned, and taken again by the next attempt. One output that cannot be
  * taken does not keep the others: the log says which and why.
  */
-export async function collectArtifacts(
+async function collectArtifacts(
   deps: ActivityDeps,
-  session: { id: string; teamId: string },
+  session: { id: string; teamId: string; isOver?: boolean },
   signal: AbortSignal,
 ): Promise<void> {
   const sandbox = await currentSandbox(deps.pool, session.id);
   if (sandbox?.state !== 'running' || sandbox.ref === null) return;
   const provider = deps.sandboxProvider(sandbox.provider);
-  const place: Place = { sessionId: session.id, teamId: session.teamId, provider, ref: sandbox.ref };
+  const isOver = session.isOver === true;
+  const place: Place = { sessionId: session.id, teamId: session.teamId, provider, ref: sandbox.ref, isOver };
   const bounded = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.artifactsMs)]);
   const known = new Map((await listArtifacts(deps.pool, session.id)).map((artifact) => [artifact.path, artifact]));
   const { outputs, skipped } = await findOutputs(provider, sandbox.ref, bounded);
@@ -76,7 +87,7 @@ export async function collectArtifacts(
     if (refusal === undefined) await takeOne(deps, place, output, skipped, bounded);
     else skipped.push({ path: output.path, reason: refusal });
   }
-  await tellSkipped(deps, session.id, skipped);
+  if (!isOver) await tellSkipped(deps, session.id, skipped);
 }
 
 function refusalOf(output: FoundOutput, totalBytes: number): string | undefined {
@@ -129,9 +140,10 @@ async function show(deps: ActivityDeps, place: Place, output: FoundOutput, conte
     if (!(await finishFile(tx, id, { sizeBytes, sha256, expiresInMs: LIMITS.artifactTtlMs }))) return;
     await retireOlderVersions(tx, { id, keptMs: LIMITS.artifactOldVersionMs });
     const artifact = { file_id: id, path: output.path, mime_type: mediaTypeOf(output.path), size_bytes: sizeBytes };
-    await appendEvents(tx, place.sessionId, [
-      { type: 'session.artifact_stored', dedupeKey: `artifact/${id}`, payload: artifact },
-    ]);
+    if (!place.isOver)
+      await appendEvents(tx, place.sessionId, [
+        { type: 'session.artifact_stored', dedupeKey: `artifact/${id}`, payload: artifact },
+      ]);
     await insertAudit(tx, {
       teamId: place.teamId,
       actor: `session:${place.sessionId}`,

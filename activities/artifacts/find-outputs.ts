@@ -80,5 +80,5 @@ async function entriesOf(
 function isStorable(path: string): boolean {
   // eslint-disable-next-line no-control-regex
   // A name whose bytes are no UTF-8 arrives with replacement characters.
-  return path.length <= 1_024 && !/[\u0000-\u001f\ufffd\p{Surrogate}]/u.test(path);
+  return path.length <= 1_024 && !/[\p{Control}\p{Surrogate}\ufffd]/u.test(path);
 }

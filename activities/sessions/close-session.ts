@@ -1,7 +1,9 @@
 import { withTransaction } from '../../db/pool.ts';
 import { currentSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
 import { writeSessionEnd } from '../../db/queries/session-end.ts';
+import { loadSessionForTurn } from '../../db/queries/session-status.ts';
 import type { CloseSessionArgs } from '../../workflows/activity-types.ts';
+import { collectOrTell } from '../artifacts/collect.ts';
 import { withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { forgetLease } from '../sandbox/lease.ts';
@@ -18,6 +20,8 @@ export async function closeSession(deps: ActivityDeps, keys: SessionKeys, args: 
     forgetLease(deps, args.sessionId);
     const sandbox = await currentSandbox(deps.pool, args.sessionId);
     if (sandbox === undefined) return;
+    const { teamId } = await loadSessionForTurn(deps.pool, args.sessionId);
+    await collectOrTell(deps, { id: args.sessionId, teamId, isOver: true }, signal);
     if (sandbox.ref !== null) await deps.sandboxProvider(sandbox.provider).destroy(sandbox.ref, signal);
     await updateSandbox(deps.pool, sandbox.id, 'destroyed', 0);
   });
@@ -29,6 +33,8 @@ export async function pauseSandbox(deps: ActivityDeps, args: { sessionId: string
     const sandbox = await currentSandbox(deps.pool, args.sessionId);
     if (sandbox?.state !== 'running' || sandbox.ref === null) return;
     forgetLease(deps, args.sessionId);
+    const { teamId } = await loadSessionForTurn(deps.pool, args.sessionId);
+    await collectOrTell(deps, { id: args.sessionId, teamId }, signal);
     await deps.sandboxProvider(sandbox.provider).pause(sandbox.ref, signal);
     await updateSandbox(deps.pool, sandbox.id, 'paused', 0);
   });

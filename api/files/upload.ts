@@ -106,8 +106,7 @@ function formOf(req: Request): BusboyInstance {
 /** The last part of the path, without what a file system or a terminal would take for more than a name. */
 function cleanName(given: string | undefined): string {
   const last = (given ?? '').split(/[/\\]/).at(-1) ?? '';
-  // eslint-disable-next-line no-control-regex
-  const plain = last.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, '').trim();
+  const plain = last.replaceAll(/[\p{Control}\p{Format}\u2028\u2029]/gu, '').trim();
   const cut = plain.slice(0, LIMITS.filenameChars).replaceAll(/\p{Surrogate}/gu, '');
   return cut === '' || cut === '.' || cut === '..' ? 'unnamed' : cut;
 }

@@ -199,10 +199,10 @@ export async function stillWaiting(tx: Queryable, effectIds: string[]): Promise<
   return result.rows.map((row) => row.id);
 }
 
-/** True when a tool call of this turn ran in the session's sandbox. */
-export async function didTurnUseSandbox(db: Queryable, sessionId: string, turn: number): Promise<boolean> {
+/** True when a tool call of this turn, or of the one before, ran in the session's sandbox. */
+export async function wasSandboxUsedLately(db: Queryable, sessionId: string, turn: number): Promise<boolean> {
   const result = await db.query<{ used: boolean }>(
-    `SELECT EXISTS (SELECT 1 FROM effects WHERE session_id = $1 AND turn = $2 AND sandbox_id IS NOT NULL) AS used`,
+    `SELECT EXISTS (SELECT 1 FROM effects WHERE session_id = $1 AND turn IN ($2, $2 - 1) AND sandbox_id IS NOT NULL) AS used`,
     [sessionId, turn],
   );
   return result.rows[0]?.used === true;

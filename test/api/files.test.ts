@@ -197,7 +197,7 @@ describe('an upload', () => {
     ['nothing', '', {}, 400, 'invalid_request', 'file'],
   ] as const)('%s is refused and leaves nothing', async (_name, body, headers, status, code, field) => {
     const before = [await countRows('files'), await countRows('file_pieces')];
-    const answer = await codeOf(await post(body, headers as Record<string, string>));
+    const answer = await codeOf(await post(body, headers));
     expect(answer).toEqual({ status, code, ...(field === undefined ? {} : { field }) });
     expect([await countRows('files'), await countRows('file_pieces')]).toEqual(before);
   });

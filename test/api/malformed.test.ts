@@ -73,7 +73,7 @@ beforeAll(async () => {
   const document = (await request(api.app).get('/openapi.json').expect(200)).body as Document;
   routes = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => {
-      const schema = operation.requestBody?.content['application/json'].schema;
+      const schema = operation.requestBody?.content['application/json']?.schema;
       const name = schema?.$ref?.split('/').at(-1);
       const properties = (name === undefined ? schema : document.components.schemas[name])?.properties ?? {};
       return {
@@ -240,7 +240,8 @@ describe('every route', () => {
           : route.method === 'delete'
             ? request(api.app).delete(fill(route.path))
             : request(api.app).post(fill(route.path)).send({}));
-        expect(answer.status, route.path).toBe(401);
+        // A link is its own key; a wrong one opens nothing.
+        expect(answer.status, route.path).toBe(route.path.startsWith('/v1/file_links/') ? 404 : 401);
       }
     }
   });

@@ -30,7 +30,7 @@ it('describes every route once, with an error shape, and marks the public ones',
   expect(new Set(operations.map((operation) => operation.operationId)).size).toBe(operations.length);
   for (const operation of operations) expect(operation.responses).toHaveProperty('default');
   const open = Object.entries(document.paths).filter(([, methods]) => methods['get']?.security?.length === 0);
-  expect(open.map(([path]) => path).toSorted()).toEqual(['/healthz', '/readyz']);
+  expect(open.map(([path]) => path).toSorted()).toEqual(['/healthz', '/readyz', '/v1/file_links/{token}']);
 });
 
 it('has no dangling reference', () => {
