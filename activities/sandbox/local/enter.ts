@@ -49,6 +49,8 @@ export function rootArguments(): string[] {
     args.push(stats.isSymbolicLink() ? `link:${path}=${readlinkSync(path)}` : `bind:${path}`);
   }
   for (const [name, text] of Object.entries(ETC_FILES)) args.push(`file:/etc/${name}=${text}`);
+  // Where programs written for E2B have their files.
+  args.push('link:/home/user=/workspace');
   return args;
 }
 

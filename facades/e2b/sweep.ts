@@ -1,0 +1,70 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  deleteE2bEnded,
+  getE2bSandbox,
+  listE2bDue,
+  listE2bRefs,
+  moveE2bSandbox,
+  type E2bSandboxRow,
+} from '../../db/queries/e2b-sandboxes.ts';
+import { E2B_LIMITS } from './limits.ts';
+import { bounded, followEnd, followPause, killSandbox, pauseSandbox, type E2bDeps } from './sandboxes.ts';
+
+const BATCH = 100;
+const STRAYS_EVERY_MS = 60_000;
+
+/** Ends or pauses what is over, finishes what a crash cut short, removes what no row knows; until the signal. */
+export async function runSweep(deps: E2bDeps, signal: AbortSignal): Promise<void> {
+  let strayedMs = 0;
+  while (!signal.aborted) {
+    try {
+      await sweepDue(deps);
+      if (Date.now() - strayedMs > STRAYS_EVERY_MS) {
+        strayedMs = Date.now();
+        await sweepStrays(deps);
+        await deleteE2bEnded(deps.pool, E2B_LIMITS.endedKeptMs);
+      }
+    } catch (error) {
+      deps.logger.warn({ err: error }, 'the sweep failed; it tries again');
+    }
+    await delay(deps.config.sweepMs, undefined, { signal }).catch(() => undefined);
+  }
+}
+
+async function sweepDue(deps: E2bDeps): Promise<void> {
+  const { changeGraceMs: graceMs, pausedMs } = E2B_LIMITS;
+  for (const row of await listE2bDue(deps.pool, { graceMs, pausedMs, limit: BATCH })) {
+    try {
+      await finish(deps, row);
+    } catch (error) {
+      deps.logger.warn({ err: error, sandboxId: row.id }, 'a sandbox could not be ended yet');
+    }
+  }
+}
+
+async function finish(deps: E2bDeps, row: E2bSandboxRow): Promise<void> {
+  if (row.state === 'ended') return followEnd(deps, row);
+  if (row.state === 'running') {
+    // Without a reference its creation was cut short: nobody got to know of it.
+    if (row.ref !== null && row.onTimeout === 'pause') await pauseSandbox(deps, row, row.keepMemory);
+    else await killSandbox(deps, row);
+    return;
+  }
+  if (row.settled) await killSandbox(deps, row);
+  else await followPause(deps, row);
+}
+
+/** Sandboxes of this server that no row knows: what a crash left of a creation whose row was ended. */
+async function sweepStrays(deps: E2bDeps): Promise<void> {
+  const known = await listE2bRefs(deps.pool);
+  for await (const info of deps.provider.list(deps.config.owner, bounded())) {
+    if (known.has(info.ref.id) || Date.now() - info.createdAtMs < E2B_LIMITS.changeGraceMs) continue;
+    const row = await getE2bSandbox(deps.pool, info.labels['e2b'] ?? '');
+    if (row !== undefined) {
+      if (row.ref !== null) continue;
+      await moveE2bSandbox(deps.pool, row.id, 'running', 'ended');
+    }
+    deps.logger.warn({ sandboxId: info.ref.id }, 'removing a sandbox that no row knows');
+    await deps.provider.destroy(info.ref, bounded());
+  }
+}
