@@ -99,6 +99,15 @@ program
   });
 
 program
+  .command('e2b-server')
+  .description('let programs written for E2B use sandboxes of this machine')
+  .option('-p, --port <port>', 'port (default: LONGHAUL_E2B_PORT or 4690)', port)
+  .action(async (options: { port?: number }) => {
+    const { e2bServer } = await import('./commands/e2b-server.ts');
+    process.exitCode = await e2bServer(readConfig(), options);
+  });
+
+program
   .command('migrate')
   .description('bring the database of DATABASE_URL to the schema of this version')
   .action(async () => {

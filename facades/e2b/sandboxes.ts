@@ -59,7 +59,7 @@ export function newWireId(prefix: string): string {
 export async function createSandbox(deps: E2bDeps, principal: ApiKey, draft: SandboxDraft): Promise<E2bSandboxRow> {
   const id = newWireId('i');
   const { cpus, memoryBytes, diskBytes } = sizes();
-  const { env, snapshot, ...stored } = draft;
+  const { env: _env, snapshot, ...stored } = draft;
   const row = { id, teamId: principal.teamId, createdBy: principal.userId, cpus, memoryBytes, diskBytes, ...stored };
   const isMade = await withTransaction(deps.pool, (tx) => insertE2bSandbox(tx, row, deps.config.maxSandboxes));
   if (!isMade) throw new WireError(429, `this team has ${deps.config.maxSandboxes} sandboxes running already`);

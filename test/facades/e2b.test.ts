@@ -53,7 +53,9 @@ describe.each(GENERATIONS)('a program of %s', (_name, { Sandbox, CommandExitErro
   it('ends a command at its time limit', async () => {
     const slow = sandbox.commands.run('sleep 600', { timeoutMs: 500 });
     await expect(slow).rejects.toMatchObject({ name: 'TimeoutError' });
-    await until('it is gone', async () => (await sandbox.commands.list()).every((each) => !each.args.includes('sleep 600')));
+    await until('it is gone', async () =>
+      (await sandbox.commands.list()).every((each) => !each.args.includes('sleep 600')),
+    );
   });
   it('writes, reads, lists and removes files', async () => {
     const written = await sandbox.files.write('notes/hello.txt', 'hello');
