@@ -79,6 +79,7 @@ export const LIMITS = {
   toolOutputHeadBytes: 12_000,
   toolOutputTailBytes: 12_000,
   execOutputBytes: 64 * 1024 * 1024,
+  execInputBytes: 64 * 1024 * 1024,
   fileReadBytes: 256 * 1024,
   fileWriteBytes: 8 * 1024 * 1024,
   globResults: 1_000,
@@ -91,6 +92,9 @@ export const LIMITS = {
   sandboxDiskBytes: 10 * 1024 * 1024 * 1024,
   sandboxPids: 512,
   sandboxCpus: 2,
+  /** Saved file systems of the local provider, and the longest one takes. */
+  sandboxSnapshots: 1_000,
+  sandboxSnapshotMs: 10 * 60_000,
 
   /** Network of sandboxes */
   egressHosts: 1_000,

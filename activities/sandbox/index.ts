@@ -7,4 +7,4 @@ export function createSandboxProviders(options: { rootDir: string; logger: Logge
   return { local: new LocalProvider(options) };
 }
 
-export { stopAllSandboxes } from './local/provider.ts';
+export { stopAllSandboxes } from './local/life.ts';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { EventEmitter, once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -488,6 +488,7 @@ export function networkParts(bench: Bench): void {
     it('trusts the given authorities, or says that it cannot', async () => {
       const provider = bench.provider();
       const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-trust-'));
+      chmodSync(folder, 0o755);
       const file = path.join(folder, 'bundle.pem');
       const text = '-----BEGIN CERTIFICATE-----\nZm9yIGEgdGVzdA==\n-----END CERTIFICATE-----\n';
       writeFileSync(file, text, { mode: 0o644 });

@@ -198,7 +198,7 @@ for (const mode of SANDBOX_MODES) {
         .map((line) => line.split(' ') as [string, string]);
       // The path of a bind mount below its file system cannot be hidden: docs/explanation/sandbox.md says so.
       const own = mounts.filter(([source]) => source.includes(path.basename(bed.rootDir)));
-      expect(own.map(([, target]) => target).sort()).toEqual(['/tmp', '/workspace']);
+      expect(own.map(([, target]) => target).sort()).toEqual(['/mnt/session', '/tmp', '/workspace']);
       const telling = mounts.filter(
         ([source, target]) =>
           !['/', '/null', target.replace('/proc', '')].includes(source) &&
@@ -229,7 +229,7 @@ for (const mode of SANDBOX_MODES) {
         '/boot',
         '/opt',
         '/srv',
-        '/mnt',
+        '/mnt/session/outputs',
         secret,
         bed.rootDir,
         process.cwd(),

@@ -17,7 +17,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { hostScripts } from '../../activities/sandbox/local/enter.ts';
-import { pruneExecs } from '../../activities/sandbox/local/exec.ts';
+import { pruneExecs } from '../../activities/sandbox/local/journal.ts';
 import { probeGroups } from '../../activities/sandbox/local/groups.ts';
 import { markerOf } from '../../activities/sandbox/local/holder.ts';
 import { withLock } from '../../activities/sandbox/local/lock.ts';

@@ -1,4 +1,4 @@
-import { lstatSync, readlinkSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readlinkSync } from 'node:fs';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { syscallTable } from './kernel.ts';
 import type { Scripts } from './scripts.ts';
@@ -40,8 +40,25 @@ export const BASE_ENV = {
   USER: 'root',
 };
 
-/** Arguments of the holder that describe the root file system of a sandbox. */
-export function rootArguments(): string[] {
+/** Where programs look for the authorities they trust. */
+const TRUST = '/etc/ssl/certs/ca-certificates.crt';
+
+/**
+ * Arguments that describe a root file system: that of the machine, or of a folder made for it. `trustFile` is bound over
+ * the system's bundle.
+ */
+export function rootArguments(options: { rootfs?: string; trustFile?: string } = {}): string[] {
+  const args = options.rootfs === undefined ? machineArguments() : folderArguments(options.rootfs);
+  if (options.trustFile === undefined) return args;
+  if (existsSync(`${options.rootfs ?? ''}${TRUST}`)) return [...args, `bind:${TRUST}=${options.trustFile}`];
+  if (options.rootfs !== undefined) {
+    throw new LonghaulError('sandbox_invalid', `has no ${TRUST}`, { field: 'image' });
+  }
+  // The folder is the machine's and cannot be given another file: one with this file alone takes its place.
+  return [...args.filter((each) => each !== 'bind:/etc/ssl/certs'), `bind:${TRUST}=${options.trustFile}`];
+}
+
+function machineArguments(): string[] {
   const args: string[] = [];
   for (const path of SHOWN) {
     const stats = lstatSync(path, { throwIfNoEntry: false });
@@ -52,6 +69,18 @@ export function rootArguments(): string[] {
   // Where programs written for E2B have their files.
   args.push('link:/home/user=/workspace');
   return args;
+}
+
+/** Made by the sandbox itself. */
+const OWN = new Set(['dev', 'proc', 'sys', 'run', 'tmp', 'mnt', 'workspace', 'lost+found']);
+
+function folderArguments(rootfs: string): string[] {
+  return readdirSync(rootfs, { withFileTypes: true }).flatMap((entry) => {
+    const path = `/${entry.name}`;
+    if (OWN.has(entry.name)) return [];
+    if (entry.isSymbolicLink()) return [`link:${path}=${readlinkSync(`${rootfs}${path}`)}`];
+    return entry.isDirectory() ? [`bind:${path}=${rootfs}${path}`] : [];
+  });
 }
 
 let scripts: Scripts | undefined;

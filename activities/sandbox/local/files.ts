@@ -9,13 +9,15 @@ import type { Inside } from './provider.ts';
  */
 const LIST_BYTES = 4 * 1024 * 1024;
 
-function requireAbsolute(path: string): void {
+/** Paths are those of the sandbox. */
+export function requireAbsolute(path: string): void {
   if (!path.startsWith('/') || path.includes('\0')) {
     throw new LonghaulError('sandbox_invalid', 'must be an absolute path without NUL', { field: 'path' });
   }
 }
 
-function refused(path: string, stderr: Buffer): LonghaulError {
+/** What a program inside complained about. */
+export function refused(path: string, stderr: Buffer): LonghaulError {
   const reason = stderr.toString().trim().split('\n').at(-1) ?? '';
   return new LonghaulError(
     'sandbox_invalid',
@@ -47,7 +49,11 @@ export async function writeFile(
   signal: AbortSignal,
 ): Promise<void> {
   requireAbsolute(path);
-  const result = await inside(ref, writeCommand(path), { input: content, maxBytes: 4_096, signal });
+  const result = await inside(ref, writeCommand(path, { sizeBytes: content.length }), {
+    input: content,
+    maxBytes: 4_096,
+    signal,
+  });
   if (result.code !== 0) throw refused(path, result.stderr);
 }
 
@@ -89,4 +95,21 @@ export async function listDir(inside: Inside, ref: SandboxRef, path: string, sig
     found.push(parse(`${path.replace(/\/$/, '')}/${name}`, fields[index + 1] ?? ''));
   }
   return found.toSorted((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** The mounts themselves stay. */
+const KEPT = new Set(['/', '/workspace', '/tmp', '/mnt', '/mnt/session']);
+
+/** A file, or a folder with all that is in it, locked or not. */
+export async function remove(inside: Inside, ref: SandboxRef, path: string, signal: AbortSignal): Promise<boolean> {
+  requireAbsolute(path);
+  if (KEPT.has(path.replace(/(?<=.)\/+$/, ''))) {
+    throw new LonghaulError('sandbox_invalid', `${path} cannot be removed`, { field: 'path' });
+  }
+  const script =
+    '[ -e "$1" ] || [ -L "$1" ] || exit 9; rm -rf -- "$1" 2>/dev/null && exit 0; [ -L "$1" ] || chmod -R u+rwX -- "$1"; exec rm -rf -- "$1"';
+  const result = await inside(ref, ['sh', '-c', script, 'remove', path], { maxBytes: 4_096, signal });
+  if (result.code === 9) return false;
+  if (result.code !== 0) throw refused(path, result.stderr);
+  return true;
 }

@@ -12,24 +12,28 @@ export interface GroupSupport {
   memory: boolean;
   pids: boolean;
   cpu: boolean;
+  /** Commands can be stopped where they are. */
+  freezer: boolean;
 }
+
+const NONE: GroupSupport = { version: null, memory: false, pids: false, cpu: false, freezer: false };
+const CONTROLLERS = ['pids', 'memory', 'cpu', 'freezer'] as const;
 
 /** Which limits the control groups of this host let us set. */
 export function probeGroups(): GroupSupport {
-  if (process.getuid?.() !== 0) return { version: null, memory: false, pids: false, cpu: false };
+  if (process.getuid?.() !== 0) return NONE;
   const v1 = (controller: string): boolean => canMake(path.join(ROOT, controller, NAME));
   if (existsSync(path.join(ROOT, 'memory'))) {
-    return { version: 1, memory: v1('memory'), pids: v1('pids'), cpu: v1('cpu') };
+    return { version: 1, memory: v1('memory'), pids: v1('pids'), cpu: v1('cpu'), freezer: v1('freezer') };
   }
   const controllers = words(path.join(ROOT, 'cgroup.controllers'));
-  if (controllers.length === 0 || !canMake(path.join(ROOT, NAME))) {
-    return { version: null, memory: false, pids: false, cpu: false };
-  }
+  if (controllers.length === 0 || !canMake(path.join(ROOT, NAME))) return NONE;
   enableControllers(controllers);
   // A group with processes of its own hands down nothing, and only its answer tells.
   const given = words(path.join(ROOT, NAME, 'cgroup.subtree_control'));
   const has = (controller: string): boolean => given.includes(controller);
-  return { version: 2, memory: has('memory'), pids: has('pids'), cpu: has('cpu') };
+  const freezer = existsSync(path.join(ROOT, NAME, 'cgroup.freeze'));
+  return { version: 2, memory: has('memory'), pids: has('pids'), cpu: has('cpu'), freezer };
 }
 
 function canMake(folder: string): boolean {
@@ -72,7 +76,7 @@ export function makeGroups(marker: string, spec: SandboxSpec, support: GroupSupp
     return [folder];
   }
   const folders: string[] = [];
-  const make = (controller: 'memory' | 'pids' | 'cpu', files: Record<string, string>): void => {
+  const make = (controller: (typeof CONTROLLERS)[number], files: Record<string, string>): void => {
     if (!support[controller]) return;
     const folder = path.join(ROOT, controller, NAME, marker);
     mkdirSync(folder, { recursive: true });
@@ -88,6 +92,7 @@ export function makeGroups(marker: string, spec: SandboxSpec, support: GroupSupp
     'cpu.cfs_period_us': String(CPU_PERIOD_US),
     'cpu.cfs_quota_us': String(Math.round(spec.cpus * CPU_PERIOD_US)),
   });
+  make('freezer', {});
   return folders;
 }
 
@@ -99,8 +104,7 @@ export function groupsOf(marker: string, support: GroupSupport): string[] {
 function parentsOf(support: GroupSupport): string[] {
   if (support.version === null) return [];
   if (support.version === 2) return [path.join(ROOT, NAME)];
-  const controllers = ['pids', 'memory', 'cpu'] as const;
-  return controllers.filter((name) => support[name]).map((name) => path.join(ROOT, name, NAME));
+  return CONTROLLERS.filter((name) => support[name]).map((name) => path.join(ROOT, name, NAME));
 }
 
 /**

@@ -3,7 +3,16 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
-import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  lchownSync,
+  lstatSync,
+  mkdirSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { hostScripts, rootArguments } from './enter.ts';
@@ -17,6 +26,7 @@ import type { SandboxRecord } from './record.ts';
 import { pathsOf } from './record.ts';
 
 const START_MS = 15_000;
+const IMAGE = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 const COMPLAINT_MS = 1_000;
 
 /** Names a sandbox's processes on the host without telling where its files are. */
@@ -27,6 +37,9 @@ export function markerOf(rootDir: string, id: string): string {
     .slice(0, 32);
 }
 
+/** Name of the copy in the box: a path that the sandbox's uid can walk, whatever becomes of the original. */
+const TRUST_FILE = 'trust.pem';
+
 /** Folders and files a sandbox needs on disk; repeating it changes nothing. */
 export function furnish(rootDir: string, record: SandboxRecord): void {
   const { box, execs, filter } = pathsOf(rootDir, record.id);
@@ -34,14 +47,40 @@ export function furnish(rootDir: string, record: SandboxRecord): void {
   mkdirSync(box, { recursive: true });
   // The sandbox's uid looks the two folders up in it, and may not list it.
   chmodSync(box, 0o711);
-  for (const name of ['workspace', 'tmp']) {
+  for (const name of ['workspace', 'tmp', 'session', 'session/outputs', 'session/uploads']) {
     const folder = path.join(box, name);
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    if (record.uid >= 0) chownSync(folder, record.uid, record.uid);
+    // What the sandboxed code made of its folders is its own business, be it a link to nowhere.
+    if (lstatSync(folder, { throwIfNoEntry: false }) !== undefined) continue;
+    mkdirSync(folder, { mode: 0o700 });
+    if (record.uid >= 0) lchownSync(folder, record.uid, record.uid);
   }
+  copyTrust(record, box);
   const table = syscallTable(process.arch);
   if (table === null) throw new LonghaulError('sandbox_unavailable', `no system call table for ${process.arch}`);
   writeFileSync(filter, seccompFilter(table, heldBy(record.groups)), { mode: 0o600 });
+}
+
+function copyTrust(record: SandboxRecord, box: string): void {
+  const { trustBundleFile } = record.spec;
+  if (trustBundleFile === undefined) return;
+  const temporary = path.join(box, `${TRUST_FILE}.new`);
+  try {
+    copyFileSync(trustBundleFile, temporary);
+  } catch (error) {
+    // A sandbox that has trusted it before goes on with its copy.
+    if (existsSync(path.join(box, TRUST_FILE))) return;
+    throw new LonghaulError('sandbox_unavailable', 'the trust bundle cannot be read', { cause: error });
+  }
+  chmodSync(temporary, 0o644);
+  renameSync(temporary, path.join(box, TRUST_FILE));
+}
+
+/** A root file system by its name under the folder of the operator's. */
+export function rootfsOf(rootfsDir: string | undefined, image: string | undefined): string | undefined {
+  if (image === undefined) return undefined;
+  const folder = path.join(rootfsDir ?? '', image);
+  if (rootfsDir !== undefined && IMAGE.test(image) && existsSync(path.join(folder, 'usr'))) return path.resolve(folder);
+  throw new LonghaulError('sandbox_invalid', 'is no root file system of this machine', { field: 'image' });
 }
 
 /**
@@ -51,13 +90,18 @@ export function furnish(rootDir: string, record: SandboxRecord): void {
 export async function startHolder(
   rootDir: string,
   record: SandboxRecord,
-  onPid: (holder: ProcessIdentity) => void,
+  options: { rootfsDir?: string | undefined; onPid: (holder: ProcessIdentity) => void },
 ): Promise<void> {
   const obstacle = missingCapability();
   if (obstacle !== null) throw new LonghaulError('sandbox_unavailable', `${obstacle.detail}. ${obstacle.fix}`);
   const { box } = pathsOf(rootDir, record.id);
   const identity = [String(record.uid), box, markerOf(rootDir, record.id), String(record.spec.memoryBytes)];
-  const child = spawn('perl', ['-e', hostScripts().holder, '--', ...identity, ...rootArguments()], {
+  const rootfs = rootfsOf(options.rootfsDir, record.spec.image);
+  const shown = rootArguments({
+    ...(rootfs !== undefined && { rootfs }),
+    ...(record.spec.trustBundleFile !== undefined && { trustFile: TRUST_FILE }),
+  });
+  const child = spawn('perl', ['-e', hostScripts().holder, '--', ...identity, ...shown], {
     env: CLEAN_ENV,
     cwd: '/',
     detached: true,
@@ -84,7 +128,7 @@ export async function startHolder(
       const { detail, fix } = obstacleOf(said);
       throw new LonghaulError('sandbox_unavailable', `${detail} (${said}). ${fix}`);
     }
-    onPid(holder);
+    options.onPid(holder);
     child.stdin.end('go\n');
     told = true;
   } finally {

@@ -10,6 +10,7 @@ type CallName =
   | 'prctl'
   | 'prlimit64'
   | 'sched_setaffinity'
+  | 'sendmsg'
   | 'setgroups'
   | 'sethostname'
   | 'setns'
@@ -72,6 +73,7 @@ const X64: SyscallTable = {
     prctl: 157,
     prlimit64: 302,
     sched_setaffinity: 203,
+    sendmsg: 46,
     setgroups: 116,
     sethostname: 170,
     setns: 308,
@@ -154,6 +156,7 @@ const ARM64: SyscallTable = {
     prctl: 167,
     prlimit64: 261,
     sched_setaffinity: 122,
+    sendmsg: 211,
     setgroups: 159,
     sethostname: 161,
     setns: 268,

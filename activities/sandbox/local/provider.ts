@@ -1,7 +1,6 @@
 import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { chmod, mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Logger } from '../../../telemetry/logger.ts';
 import { unsupported } from '../unsupported.ts';
@@ -9,27 +8,39 @@ import type {
   EgressPoint,
   ExecInfo,
   ExecPoll,
+  ExecSignal,
   ExecSpec,
   FileStat,
   PortTarget,
   SandboxCapabilities,
   SandboxInfo,
+  SandboxNetwork,
   SandboxProvider,
   SandboxRef,
   SandboxSpec,
   SnapshotInfo,
   SnapshotRef,
 } from '../port.ts';
+import { capabilitiesOf } from './capabilities.ts';
 import { hostScripts } from './enter.ts';
-import { execDir, killExec, pollExec, pruneExecs, startExec } from './exec.ts';
-import { listDir, readFile, stat, writeFile } from './files.ts';
+import { killExec, pollExec, startExec } from './exec.ts';
+import { listDir, readFile, remove, stat, writeFile } from './files.ts';
+import { freeze, thaw } from './freezer.ts';
 import { groupsOf, makeGroups, probeGroups, removeGroups, sweepGroups } from './groups.ts';
-import { furnish, markerOf, startHolder } from './holder.ts';
-import type { CommandResult } from './host.ts';
-import { isAlive, killProcess, processesNamed, run, runningMarkers, startTimeOf } from './host.ts';
+import { furnish, markerOf, rootfsOf, startHolder } from './holder.ts';
+import type { CommandResult, ProcessIdentity } from './host.ts';
+import { isAlive, run, runningMarkers } from './host.ts';
+import { feedInput, signalExec } from './input.ts';
+import { execDir, listExecs, pruneExecs } from './journal.ts';
+import { Launcher } from './launcher.ts';
+import { infoOf, stopHolder, stopStrays, uidOf } from './life.ts';
 import { withLock } from './lock.ts';
+import { connectInside } from './ports.ts';
 import type { SandboxRecord } from './record.ts';
 import { pathsOf, readRecord, writeRecord } from './record.ts';
+import { deleteSnapshot, listSnapshots, restoreSnapshot, saveSnapshot } from './snapshots.ts';
+import { readStream, writeStream } from './streams.ts';
+import { removeTree } from './trees.ts';
 
 const NAME = 'local';
 const INSIDE_MS = 20_000;
@@ -39,16 +50,13 @@ const PRUNE_EVERY = 128;
 const ENTER_FAILED = 125;
 /** A folder without a record this old is the rest of a creation that was cut short. */
 const STRAY_MS = 60_000;
-/** Supervisors end by themselves once their command is gone. */
-const STRAYS_MS = 2_000;
 const SANDBOX_ID = /^lh-[0-9a-f]{24}$/;
-/** Host uids of sandboxes of a root worker: one each, far from those of people and services. */
-const UID_BASE = 0x2000_0000;
-const UID_SPAN = 0x4000_0000;
 
 export interface LocalProviderOptions {
   /** Holds one folder per sandbox; need not be reachable by other users. */
   rootDir: string;
+  /** Holds root file systems, one folder each, that `spec.image` may name. */
+  rootfsDir?: string;
   logger: Logger;
 }
 
@@ -63,65 +71,33 @@ export type Inside = (
 export class LocalProvider implements SandboxProvider {
   readonly name = NAME;
   private readonly rootDir: string;
+  private readonly rootfsDir: string | undefined;
   private readonly logger: Logger;
+  private readonly launcher: Launcher;
   private readonly groups = probeGroups();
-  private readonly inside: Inside;
   /** Commands started per sandbox since its journal was last pruned. */
   private readonly starts = new Map<string, number>();
 
   constructor(options: LocalProviderOptions) {
     this.rootDir = options.rootDir;
+    this.rootfsDir = options.rootfsDir;
+    this.launcher = new Launcher(options.rootDir);
     this.logger = options.logger;
-    this.inside = (ref, argv, runOptions) => this.runInside(ref, argv, runOptions);
   }
 
   capabilities(): Promise<SandboxCapabilities> {
-    const { version, memory, cpu } = this.groups;
-    return Promise.resolve({
-      isolation: 'namespace',
-      network: 'none',
-      pause: 'filesystem',
-      snapshot: false,
-      egress: 'none',
-      secrets: 'none',
-      ports: false,
-      limits: {
-        memory: memory ? 'enforced' : 'watched',
-        pids: 'enforced',
-        cpu: 'enforced',
-        disk: 'watched',
-        output: 'enforced',
-      },
-      notes: [
-        process.getuid?.() === 0 ? 'one host uid per sandbox' : 'user namespace of the worker’s own uid',
-        version === null ? 'no control groups' : `control groups v${version}`,
-        memory ? 'memory by control group' : 'memory by counting it, and per process by resource limit',
-        cpu ? 'CPU time by control group' : 'CPU by pinning to processors',
-      ],
-    });
+    return Promise.resolve(capabilitiesOf(this.groups));
   }
 
   async create(spec: SandboxSpec, key: string, signal: AbortSignal): Promise<SandboxRef> {
+    requireNetwork(spec.network ?? { type: 'none' });
+    rootfsOf(this.rootfsDir, spec.image);
     const id = `lh-${createHash('sha256').update(`${spec.owner}\0${key}`).digest('hex').slice(0, 24)}`;
     await mkdir(pathsOf(this.rootDir, id).dir, { recursive: true, mode: 0o700 });
     await this.locked(id, async () => {
       signal.throwIfAborted();
-      const known = readRecord(this.rootDir, id);
-      if (known !== undefined) return;
-      const now = Date.now();
-      const uid = process.getuid?.() === 0 ? uidOf(id) : -1;
-      const record: SandboxRecord = {
-        id,
-        spec,
-        uid,
-        createdAtMs: now,
-        expiresAtMs: now + spec.ttlMs,
-        paused: false,
-        holder: null,
-        groups: makeGroups(markerOf(this.rootDir, id), spec, this.groups),
-      };
-      furnish(this.rootDir, record);
-      await startHolder(this.rootDir, record, (holder) => writeRecord(this.rootDir, { ...record, holder }));
+      if (readRecord(this.rootDir, id) !== undefined) return;
+      await this.make(id, spec, signal);
     });
     return { provider: NAME, id, meta: {} };
   }
@@ -148,24 +124,28 @@ export class LocalProvider implements SandboxProvider {
     });
   }
 
-  pause(ref: SandboxRef): Promise<boolean> {
+  pause(ref: SandboxRef, _signal: AbortSignal, options: { keepMemory?: boolean } = {}): Promise<boolean> {
+    if (options.keepMemory === true && !this.groups.freezer) {
+      return Promise.reject(unsupported(NAME, 'keep their memory over a pause here'));
+    }
     return this.lockedIfThere(ref.id, async () => {
       const record = readRecord(this.rootDir, ref.id);
-      if (record === undefined || record.paused) return false;
-      await this.stopHolder(record);
-      writeRecord(this.rootDir, { ...record, paused: true, holder: null });
-      return true;
+      if (record === undefined) return false;
+      return options.keepMemory === true ? await this.freeze(record) : await this.stop(record);
     });
   }
 
   resume(ref: SandboxRef): Promise<boolean> {
     return this.locked(ref.id, async () => {
       const before = this.require(ref);
-      if (before.holder !== null && isAlive(before.holder)) return false;
+      if (before.holder !== null && isAlive(before.holder)) {
+        if (before.frozen !== true) return false;
+        thaw(this.rootDir, before);
+        writeRecord(this.rootDir, { ...before, paused: false, frozen: false });
+        return true;
+      }
       const groups = makeGroups(markerOf(this.rootDir, ref.id), before.spec, this.groups);
-      const record = { ...before, groups, paused: false };
-      furnish(this.rootDir, record);
-      await startHolder(this.rootDir, record, (holder) => writeRecord(this.rootDir, { ...record, holder }));
+      await this.start({ ...before, groups, paused: false, frozen: false });
       return true;
     });
   }
@@ -173,9 +153,10 @@ export class LocalProvider implements SandboxProvider {
   destroy(ref: SandboxRef): Promise<boolean> {
     return this.lockedIfThere(ref.id, async () => {
       const record = readRecord(this.rootDir, ref.id);
-      if (record !== undefined) await this.stopHolder(record);
+      this.launcher.drop(ref.id);
+      if (record !== undefined) await stopHolder(this.rootDir, record);
       const { dir, record: file } = pathsOf(this.rootDir, ref.id);
-      await this.stopStrays(ref.id);
+      await stopStrays(this.rootDir, ref.id);
       // Without its record the sandbox is gone for everybody; what is left of the files is the sweep's.
       this.starts.delete(ref.id);
       rmSync(file, { force: true });
@@ -193,7 +174,7 @@ export class LocalProvider implements SandboxProvider {
     const starts = (this.starts.get(ref.id) ?? 0) + 1;
     this.starts.set(ref.id, starts % PRUNE_EVERY);
     if (starts === PRUNE_EVERY) pruneExecs(this.rootDir, ref.id);
-    await startExec(this.rootDir, record, spec);
+    await startExec(this.launcher, this.rootDir, record, spec);
   }
 
   async execPoll(
@@ -204,11 +185,36 @@ export class LocalProvider implements SandboxProvider {
     signal: AbortSignal,
   ): Promise<ExecPoll> {
     this.require(ref);
-    return await pollExec(execDir(this.rootDir, ref.id, execId), from, waitMs, signal);
+    const dir = execDir(this.rootDir, ref.id, execId);
+    return await pollExec(dir, from, waitMs, signal, this.launcher.news(dir));
   }
 
   async execKill(ref: SandboxRef, execId: string, signal: AbortSignal): Promise<void> {
-    await killExec(execDir(this.rootDir, ref.id, execId), signal);
+    const dir = execDir(this.rootDir, ref.id, execId);
+    if (readRecord(this.rootDir, ref.id)?.frozen !== true) return killExec(dir, signal);
+    // What stands still cannot end. Nothing else gets further than the next look of its supervisor.
+    await this.locked(ref.id, async () => {
+      const record = this.require(ref);
+      if (record.frozen === true) thaw(this.rootDir, record);
+      await killExec(dir, signal);
+      if (record.frozen === true) await freeze(this.rootDir, record);
+    });
+  }
+
+  async execInput(ref: SandboxRef, execId: string, offset: number, data: Uint8Array | null): Promise<number> {
+    this.require(ref);
+    return feedInput(execDir(this.rootDir, ref.id, execId), offset, data);
+  }
+
+  async execSignal(ref: SandboxRef, execId: string, name: ExecSignal, signal: AbortSignal): Promise<boolean> {
+    const { paused } = this.require(ref);
+    if (paused) return false;
+    return signalExec(execDir(this.rootDir, ref.id, execId), name, signal);
+  }
+
+  async execList(ref: SandboxRef, limit: number): Promise<ExecInfo[]> {
+    this.require(ref);
+    return listExecs(this.rootDir, ref.id, limit);
   }
 
   readFile(ref: SandboxRef, path: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
@@ -227,67 +233,128 @@ export class LocalProvider implements SandboxProvider {
     return listDir(this.inside, ref, path, signal);
   }
 
-  execInput(): Promise<number> {
-    return Promise.reject(unsupported(NAME, 'be fed input'));
+  readStream(ref: SandboxRef, path: string, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    return readStream(this.commandInside, ref, path, signal);
   }
 
-  execSignal(): Promise<boolean> {
-    return Promise.reject(unsupported(NAME, 'pass signals on'));
-  }
-
-  execList(): Promise<ExecInfo[]> {
-    return Promise.reject(unsupported(NAME, 'list commands'));
-  }
-
-  readStream(): AsyncIterable<Uint8Array> {
-    throw unsupported(NAME, 'stream files');
-  }
-
-  writeStream(): Promise<number> {
-    return Promise.reject(unsupported(NAME, 'stream files'));
-  }
-
-  remove(): Promise<boolean> {
-    return Promise.reject(unsupported(NAME, 'remove files'));
-  }
-
-  snapshot(): Promise<SnapshotRef> {
-    return Promise.reject(unsupported(NAME, 'be saved'));
-  }
-
-  deleteSnapshot(): Promise<boolean> {
-    return Promise.resolve(false);
-  }
-
-  async *listSnapshots(): AsyncIterable<SnapshotInfo> {}
-
-  setNetwork(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  egressPoint(): Promise<EgressPoint | null> {
-    return Promise.resolve(null);
-  }
-
-  openPort(): Promise<PortTarget> {
-    return Promise.reject(unsupported(NAME, 'open ports'));
-  }
-
-  private async runInside(
+  async writeStream(
     ref: SandboxRef,
-    argv: string[],
-    options: { input?: Uint8Array; maxBytes: number; signal: AbortSignal },
-  ): Promise<CommandResult> {
+    path: string,
+    content: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<number> {
+    const maxBytes = this.require(ref).spec.diskBytes;
+    return await writeStream(this.commandInside, ref, path, content, { maxBytes, signal });
+  }
+
+  remove(ref: SandboxRef, path: string, signal: AbortSignal): Promise<boolean> {
+    return remove(this.inside, ref, path, signal);
+  }
+
+  async snapshot(ref: SandboxRef, key: string, signal: AbortSignal): Promise<SnapshotRef> {
+    return await saveSnapshot(this.rootDir, this.require(ref), key, signal);
+  }
+
+  async deleteSnapshot(snapshot: SnapshotRef): Promise<boolean> {
+    return deleteSnapshot(this.rootDir, snapshot);
+  }
+
+  async *listSnapshots(owner: string): AsyncIterable<SnapshotInfo> {
+    yield* listSnapshots(this.rootDir, owner);
+  }
+
+  /** What there is of network is loopback alone; the broker listens on it, or does not. */
+  async setNetwork(ref: SandboxRef, network: SandboxNetwork): Promise<void> {
+    requireNetwork(network);
+    await this.locked(ref.id, () => {
+      const record = this.require(ref);
+      writeRecord(this.rootDir, { ...record, spec: { ...record.spec, network } });
+      return Promise.resolve();
+    });
+  }
+
+  async egressPoint(ref: SandboxRef): Promise<EgressPoint | null> {
+    const { holder } = this.require(ref);
+    return holder === null || !isAlive(holder) ? null : { type: 'namespace', ...holder };
+  }
+
+  async openPort(ref: SandboxRef, port: number): Promise<PortTarget> {
+    if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+      throw new LonghaulError('sandbox_invalid', 'must be a whole number from 1 to 65535', { field: 'port' });
+    }
+    this.require(ref);
+    return { type: 'stream', connect: async () => connectInside(this.rootDir, this.require(ref), port) };
+  }
+
+  private async make(id: string, spec: SandboxSpec, signal: AbortSignal): Promise<void> {
+    const now = Date.now();
+    const record: SandboxRecord = {
+      id,
+      spec,
+      uid: process.getuid?.() === 0 ? uidOf(id) : -1,
+      createdAtMs: now,
+      expiresAtMs: now + spec.ttlMs,
+      paused: false,
+      holder: null,
+      groups: makeGroups(markerOf(this.rootDir, id), spec, this.groups),
+    };
+    if (spec.snapshot !== undefined) {
+      // Half a restore of one who died.
+      await removeTree(pathsOf(this.rootDir, id).box);
+      furnish(this.rootDir, record);
+      await restoreSnapshot(this.rootDir, record, spec.snapshot, signal);
+    }
+    await this.start(record);
+  }
+
+  private async start(record: SandboxRecord): Promise<void> {
+    furnish(this.rootDir, record);
+    rmSync(pathsOf(this.rootDir, record.id).frozen, { force: true });
+    const onPid = (holder: ProcessIdentity): void => writeRecord(this.rootDir, { ...record, holder });
+    await startHolder(this.rootDir, record, { rootfsDir: this.rootfsDir, onPid });
+  }
+
+  /** The record first: a freeze that a crash cut short is finished by the next one, or undone by `resume`. */
+  private async freeze(record: SandboxRecord): Promise<boolean> {
+    if (record.paused && record.frozen !== true) return false;
+    if (record.holder === null || !isAlive(record.holder)) return false;
+    this.launcher.drop(record.id);
+    writeRecord(this.rootDir, { ...record, paused: true, frozen: true });
+    try {
+      await freeze(this.rootDir, record);
+    } catch (error) {
+      writeRecord(this.rootDir, record);
+      throw error;
+    }
+    return !record.paused;
+  }
+
+  private async stop(record: SandboxRecord): Promise<boolean> {
+    if (record.paused && record.frozen !== true) return false;
+    this.launcher.drop(record.id);
+    await stopHolder(this.rootDir, record);
+    writeRecord(this.rootDir, { ...record, paused: true, frozen: false, holder: null });
+    return true;
+  }
+
+  private readonly commandInside = (ref: SandboxRef, argv: string[]): string[] => {
     const record = this.require(ref);
     const { holder } = record;
-    if (holder === null || !isAlive(holder)) throw new LonghaulError('sandbox_lost', 'the sandbox is not running');
+    if (holder === null || record.paused || !isAlive(holder)) {
+      throw new LonghaulError('sandbox_lost', 'the sandbox is not running');
+    }
     const { filter } = pathsOf(this.rootDir, ref.id);
     const identity = [markerOf(this.rootDir, record.id), String(record.uid), String(holder.pid), holder.startTime];
-    const command = ['perl', '-e', hostScripts().run, '--', ...identity, filter, ...argv];
-    const result = await run(command, { ...options, timeoutMs: INSIDE_MS });
-    if (result.code !== ENTER_FAILED || !isAlive(holder)) return result;
+    return ['perl', '-e', hostScripts().run, '--', ...identity, filter, ...argv];
+  };
+
+  private readonly inside: Inside = async (ref, argv, options) => {
+    const result = await run(this.commandInside(ref, argv), { ...options, timeoutMs: INSIDE_MS });
+    if (result.code !== ENTER_FAILED) return result;
+    // It may have ended meanwhile, which is to be told as such.
+    this.commandInside(ref, argv);
     throw new LonghaulError('sandbox_unavailable', result.stderr.toString().slice(0, 300));
-  }
+  };
 
   private require(ref: SandboxRef): SandboxRecord {
     const record = SANDBOX_ID.test(ref.id) ? readRecord(this.rootDir, ref.id) : undefined;
@@ -308,27 +375,6 @@ export class LocalProvider implements SandboxProvider {
     return this.locked(id, work);
   }
 
-  /** Killing process 1 of the namespace kills everything in it. */
-  private async stopHolder(record: SandboxRecord): Promise<void> {
-    const { holder } = record;
-    if (holder === null || !killProcess(holder, 'SIGKILL')) return;
-    while (startTimeOf(holder.pid) === holder.startTime) await delay(1);
-  }
-
-  /** Processes the record does not name: a lost record, or supervisors that have a last word to write. */
-  private async stopStrays(id: string): Promise<void> {
-    const marker = markerOf(this.rootDir, id);
-    const deadlineMs = Date.now() + STRAYS_MS;
-    for (let waitMs = 1; ; waitMs *= 2) {
-      const strays = processesNamed(marker);
-      if (strays.length === 0) return;
-      for (const { identity, isHolder } of strays) {
-        if (isHolder || Date.now() > deadlineMs) killProcess(identity, 'SIGKILL');
-      }
-      await delay(Math.min(waitMs, 50));
-    }
-  }
-
   private async sweep(id: string): Promise<void> {
     const { dir } = pathsOf(this.rootDir, id);
     const stats = statSync(dir, { throwIfNoEntry: false });
@@ -338,52 +384,17 @@ export class LocalProvider implements SandboxProvider {
   }
 }
 
-function uidOf(id: string): number {
-  return UID_BASE + (createHash('sha256').update(id).digest().readUInt32BE(0) % UID_SPAN);
-}
-
-/** Kills process 1 of every sandbox under `rootDir`, and with it all its commands. Returns how many ran. */
-export function stopAllSandboxes(rootDir: string): number {
-  if (!existsSync(rootDir)) return 0;
-  let stopped = 0;
-  for (const id of readdirSync(rootDir)) {
-    const holder = readRecord(rootDir, id)?.holder;
-    if (holder !== undefined && holder !== null && killProcess(holder, 'SIGKILL')) stopped += 1;
-  }
-  return stopped;
-}
-
-function infoOf(record: SandboxRecord): SandboxInfo {
-  const running = record.holder !== null && isAlive(record.holder);
-  return {
-    ref: { provider: NAME, id: record.id, meta: {} },
-    state: record.paused ? 'paused' : running ? 'running' : 'stopped',
-    owner: record.spec.owner,
-    labels: record.spec.labels,
-    createdAtMs: record.createdAtMs,
-    expiresAtMs: record.expiresAtMs,
-  };
-}
-
-/** Supervisors may still write their last word, and the sandboxed code may have locked its folders. */
-async function removeTree(dir: string): Promise<void> {
-  for (let tries = 0; existsSync(dir); tries += 1) {
-    try {
-      await rm(dir, { recursive: true, force: true, maxRetries: 3, retryDelay: 10 });
-    } catch (error) {
-      if (tries >= 5) throw error;
-      await unlock(dir);
-    }
-  }
-}
-
-async function unlock(dir: string): Promise<void> {
-  try {
-    await chmod(dir, 0o700);
-    for (const entry of await readdir(dir, { withFileTypes: true })) {
-      if (entry.isDirectory()) await unlock(`${dir}/${entry.name}`);
-    }
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+/** Refused rather than left out: who asks for a network and gets none would not know why. */
+function requireNetwork(network: SandboxNetwork): void {
+  switch (network.type) {
+    case 'none':
+      return;
+    case 'broker':
+      if (network.proxy === null) return;
+      throw unsupported(NAME, 'reach a broker at an address: it listens inside');
+    case 'native':
+      throw unsupported(NAME, 'filter the network by themselves');
+    case 'open':
+      throw unsupported(NAME, 'have an open network');
   }
 }

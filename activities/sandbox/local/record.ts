@@ -12,6 +12,8 @@ export interface SandboxRecord {
   createdAtMs: number;
   expiresAtMs: number;
   paused: boolean;
+  /** Paused with its memory: process 1 lives, and its commands stand still. */
+  frozen?: boolean;
   holder: ProcessIdentity | null;
   /** Folders of this sandbox's control groups, by controller. */
   groups: string[];
@@ -21,7 +23,7 @@ export interface SandboxRecord {
 export function pathsOf(
   rootDir: string,
   id: string,
-): Record<'dir' | 'record' | 'box' | 'execs' | 'filter' | 'lock', string> {
+): Record<'dir' | 'record' | 'box' | 'execs' | 'filter' | 'frozen' | 'lock', string> {
   const dir = path.join(rootDir, id);
   return {
     dir,
@@ -29,6 +31,7 @@ export function pathsOf(
     box: path.join(dir, 'box'),
     execs: path.join(dir, 'execs'),
     filter: path.join(dir, 'seccomp.bpf'),
+    frozen: path.join(dir, 'frozen'),
     lock: path.join(dir, 'lock'),
   };
 }

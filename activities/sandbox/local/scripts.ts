@@ -17,13 +17,65 @@ sub now { my $b = "\0" x 16; syscall($n{clock_gettime}, 1, $b); my ($s, $ns) = u
 sub become { my ($uid) = @_; call('setgroups', 0, 0); call('setresgid', $uid, $uid, $uid); call('setresuid', $uid, $uid, $uid) }
 # Flags of mount_setattr: 1 read-only, 2 no setuid, 4 no devices, 8 no programs; of its lookup: 0x8000 recursive.
 sub attributes { my ($path, $flags, $deep) = @_; call('mount_setattr', -100, $path, $deep ? 0x8000 : 0, pack('Q4', $flags, 0, 0, 0), 32) }
+sub limit {
+  my ($resource, $value) = @_;
+  my $old = "\0" x 16;
+  syscall($n{prlimit64}, 0, $resource, 0, $old) == 0 or die "prlimit64: $!\n";
+  my (undef, $hard) = unpack('Q2', $old);
+  $value = $hard if $hard < $value;
+  call('prlimit64', 0, $resource, pack('Q2', $value, $value), 0);
+}
+`;
+
+/** A root file system of its own, out of what the arguments name, in namespaces of its own. */
+const ROOT = String.raw`
+sub put { my ($file, $text) = @_; open(my $f, '>', $file) or die "$file: $!\n"; syswrite($f, $text) == length $text or die "$file: $!\n"; close $f }
+sub separate {
+  my ($uid, $box, $namespaces) = @_;
+  # The working directory keeps the box reachable for a uid that could not walk to it.
+  chdir $box or die "$box: $!\n";
+  become($uid + 0) if $uid >= 0;
+  my ($outer_uid, $outer_gid) = ($> + 0, (split / /, $))[0] + 0);
+  call('prctl', 38, 1, 0, 0, 0);
+  # Changing the uid made /proc/self root's, where the maps below are written.
+  call('prctl', 4, 1, 0, 0, 0);
+  call('unshare', $namespaces);
+  put('/proc/self/setgroups', 'deny');
+  put('/proc/self/uid_map', "0 $outer_uid 1");
+  put('/proc/self/gid_map', "0 $outer_gid 1");
+}
+sub folder { my ($path) = @_; my $made = ''; for my $part (split m{/}, substr($path, 1)) { $made .= "/$part"; mkdir $made } }
+my $root = '/tmp';
+sub show { my ($from, $to, $flags) = @_;
+  if (-d $from) { folder($to) } elsif (!-e $to) { folder($to =~ s{/[^/]*$}{}r); open(my $f, '>>', $to) or die "$to: $!\n" }
+  call('mount', $from, $to, 0, 0x1000 | 0x4000, 0);
+  attributes($to, $flags, 1);
+}
+sub tmpfs { my ($to, $options) = @_; folder($to); call('mount', 'tmpfs', $to, 'tmpfs', 2 | 4, $options) }
+sub furnish {
+  call('mount', 'none', '/', 0, 0x4000 | 0x40000, 0);
+  tmpfs($root, 'mode=0755,size=1m');
+  for (@_) {
+    my ($kind, $path, $rest) = /^(bind|link|file):([^=]+)=?(.*)$/s or die "argument: $_\n";
+    if ($kind eq 'bind') { show($rest eq '' ? $path : $rest, "$root$path", 1 | 2 | 4) }
+    elsif ($kind eq 'link') { folder("$root$path" =~ s{/[^/]*$}{}r); symlink($rest, "$root$path") or die "$path: $!\n" }
+    else { folder("$root$path" =~ s{/[^/]*$}{}r); put("$root$path", $rest) }
+  }
+}
+sub move_in {
+  attributes($root, 1 | 2 | 4, 0);
+  chdir $root or die "$root: $!\n";
+  call('pivot_root', '.', '.');
+  call('umount2', '.', 2);
+  chdir '/' or die "/: $!\n";
+}
 `;
 
 /**
  * Becomes process 1 of a sandbox's namespaces, in a root file system of its own. The host's is unmounted there: what a
  * process of the sandbox can reach through another one's /proc entry is never more than its own root.
  * Arguments: the sandbox's uid (-1: stay), the folder with workspace and tmp, a marker that names the sandbox, its memory
- * in bytes, then what the root shows: bind:<path>, link:<path>=<target>, file:<path>=<content>.
+ * in bytes, then what the root shows: bind:<path>, bind:<path>=<source>, link:<path>=<target>, file:<path>=<content>.
  * Prints its pid as the host sees it, then "ready", and waits for "go": a starter that died before it wrote the pid down
  * leaves nothing behind.
  */
@@ -31,41 +83,15 @@ const HOLDER = String.raw`
 my ($uid, $box, $marker, $memory, @shown) = @ARGV;
 $0 = "longhaul-sandbox $marker";
 umask 022;
-# The working directory keeps the box reachable for a uid that could not walk to it.
-chdir $box or die "$box: $!\n";
-become($uid + 0) if $uid >= 0;
-my ($outer_uid, $outer_gid) = ($> + 0, (split / /, $))[0] + 0);
-call('prctl', 38, 1, 0, 0, 0);
-# Changing the uid made /proc/self root's, where the maps below are written.
-call('prctl', 4, 1, 0, 0, 0);
-sub put { my ($file, $text) = @_; open(my $f, '>', $file) or die "$file: $!\n"; syswrite($f, $text) == length $text or die "$file: $!\n"; close $f }
 # User, mount, network, process, IPC and host name namespace.
-call('unshare', 0x10000000 | 0x20000 | 0x40000000 | 0x20000000 | 0x8000000 | 0x4000000);
-put('/proc/self/setgroups', 'deny');
-put('/proc/self/uid_map', "0 $outer_uid 1");
-put('/proc/self/gid_map', "0 $outer_gid 1");
+separate($uid, $box, 0x10000000 | 0x20000 | 0x40000000 | 0x20000000 | 0x8000000 | 0x4000000);
 pipe(my $settled, my $settling) or die "pipe: $!\n";
 my $pid = fork();
 defined $pid or die "fork: $!\n";
 # The starter takes the end of this process for the end of the conversation.
 if ($pid) { close $settling; print "pid $pid\n"; sysread($settled, my $none, 1); exit 0 }
 close $settled;
-sub folder { my ($path) = @_; my $made = ''; for my $part (split m{/}, substr($path, 1)) { $made .= "/$part"; mkdir $made } }
-my $root = '/tmp';
-sub show { my ($from, $to, $flags) = @_;
-  if (-d $from) { folder($to) } else { folder($to =~ s{/[^/]*$}{}r); open(my $f, '>>', $to) or die "$to: $!\n" }
-  call('mount', $from, $to, 0, 0x1000 | 0x4000, 0);
-  attributes($to, $flags, 1);
-}
-sub tmpfs { my ($to, $options) = @_; folder($to); call('mount', 'tmpfs', $to, 'tmpfs', 2 | 4, $options) }
-call('mount', 'none', '/', 0, 0x4000 | 0x40000, 0);
-tmpfs($root, 'mode=0755,size=1m');
-for (@shown) {
-  my ($kind, $path, $rest) = /^(bind|link|file):([^=]+)=?(.*)$/s or die "argument: $_\n";
-  if ($kind eq 'bind') { show($path, "$root$path", 1 | 2 | 4) }
-  elsif ($kind eq 'link') { folder("$root$path" =~ s{/[^/]*$}{}r); symlink($rest, "$root$path") or die "$path: $!\n" }
-  else { folder("$root$path" =~ s{/[^/]*$}{}r); put("$root$path", $rest) }
-}
+furnish(@shown);
 folder("$root/dev");
 for my $name (qw(null zero full random urandom tty)) { show("/dev/$name", "$root/dev/$name", 2 | 8) }
 folder("$root/dev/pts");
@@ -75,6 +101,7 @@ tmpfs("$root/dev/shm", 'mode=1777,size=64m,nr_inodes=16384');
 tmpfs("$root/run", 'mode=0755,size=16m,nr_inodes=4096');
 show('workspace', "$root/workspace", 2 | 4);
 show('tmp', "$root/tmp", 2 | 4);
+show('session', "$root/mnt/session", 2 | 4);
 folder("$root/proc");
 call('mount', 'proc', "$root/proc", 'proc', 2 | 4 | 8, 0);
 # System V segments and messages are in no process's count while nobody has them mapped. Older kernels refuse this to all
@@ -98,11 +125,7 @@ for my $name (qw(acpi cmdline config.gz kallsyms kcore keys latency_stats sched_
   if (-d $path) { call('mount', 'tmpfs', $path, 'tmpfs', 1 | 2 | 4 | 8, 'size=4k,nr_inodes=2,mode=0555') }
   elsif (-e $path) { call('mount', '/dev/null', $path, 0, 0x1000, 0); attributes($path, 2 | 8, 0) }
 }
-attributes($root, 1 | 2 | 4, 0);
-chdir $root or die "$root: $!\n";
-call('pivot_root', '.', '.');
-call('umount2', '.', 2);
-chdir '/' or die "/: $!\n";
+move_in();
 call('sethostname', 'sandbox', 7);
 socket(my $s, 2, 2, 0) or die "socket: $!\n";
 my $lo = pack('a16 s x22', 'lo', 0x41);
@@ -127,14 +150,6 @@ select(undef, undef, undef, 86400) while 1;
  * Every exec has a host name namespace of its own. Nothing inside can leave it, so it tells whose a process is.
  */
 const ENTER = String.raw`
-sub limit {
-  my ($resource, $value) = @_;
-  my $old = "\0" x 16;
-  syscall($n{prlimit64}, 0, $resource, 0, $old) == 0 or die "prlimit64: $!\n";
-  my (undef, $hard) = unpack('Q2', $old);
-  $value = $hard if $hard < $value;
-  call('prlimit64', 0, $resource, pack('Q2', $value, $value), 0);
-}
 sub confine {
   my ($filter) = @_;
   call('prctl', 4, 0, 0, 0, 0);
@@ -198,15 +213,79 @@ $0 = 'longhaul-run';
 enter(undef, $marker, $uid, $holder, $holder_start, $filter, '/', { 4 => 0 }, { PATH => '/usr/bin:/bin', LC_ALL => 'C.UTF-8' }, @command);
 `;
 
+/**
+ * Saves a sandbox's files to standard output, or makes them out of standard input. In a root of its own with the machine's
+ * programs and the box in it, so that no link leads anywhere; as the owner of the files, who there may read what is locked.
+ * Arguments: uid, box, bytes a file may have, tar's arguments up to "--", what the root shows.
+ */
+const PACK = String.raw`
+my ($uid, $box, $size, @rest) = @ARGV;
+$0 = 'longhaul-pack';
+my @tar;
+while (defined(my $each = shift @rest)) { last if $each eq '--'; push @tar, $each }
+separate($uid, $box, 0x10000000 | 0x20000 | 0x40000000 | 0x20000000 | 0x8000000);
+# Whoever waits for it may be killed: half a restore must not go on beside the next.
+call('prctl', 1, 9, 0, 0, 0);
+my $pid = fork();
+defined $pid or die "fork: $!\n";
+if ($pid) { waitpid($pid, 0); exit($? & 127 ? 128 + ($? & 127) : $? >> 8) }
+call('prctl', 1, 9, 0, 0, 0);
+furnish(@rest);
+folder("$root/dev");
+show('/dev/null', "$root/dev/null", 2 | 8);
+show($_, "$root/box/$_", 2 | 4 | 8) for qw(workspace session);
+move_in();
+limit(1, $size + 0);
+limit(4, 0);
+%ENV = (PATH => '/usr/bin:/bin', LC_ALL => 'C.UTF-8');
+exec { 'tar' } 'tar', '-C', '/box', @tar or die "tar: $!\n";
+`;
+
+/**
+ * Connects to a port inside and hands the connection over, as Node's processes do among themselves: standard output is that
+ * channel. Arguments: marker, uid, process 1 with its start time, port.
+ */
+const CONNECT = String.raw`
+my ($marker, $uid, $holder, $holder_start, $port) = @ARGV;
+$0 = 'longhaul-connect';
+my $pidfd = call('pidfd_open', $holder + 0, 0);
+start_time($holder) eq $holder_start or die "it is gone\n";
+become($uid + 0) if $uid >= 0;
+call('prctl', 38, 1, 0, 0, 0);
+call('setns', $pidfd, 0x10000000 | 0x40000000);
+my ($socket, $why);
+for ([ 2, pack('S n C4 x8', 2, $port, 127, 0, 0, 1) ], [ 10, pack('S n N x15 C N', 10, $port, 0, 1, 0) ]) {
+  socket(my $try, $_->[0], 1, 0) or next;
+  if (connect($try, $_->[1])) { $socket = $try; last }
+  $why //= $!;
+}
+defined $socket or die "port $port: $why\n";
+my $message = qq({"cmd":"NODE_HANDLE","type":"net.Socket","msg":"connected"}\n);
+my $vector = pack('P Q', $message, length $message);
+my $control = pack('Q i i i x4', 20, 1, 1, fileno $socket);
+call('sendmsg', 1, pack('Q L x4 P Q P Q l x4', 0, 0, $vector, 1, $control, length $control, 0), 0);
+# The channel stays until the other side has it.
+open(my $channel, '<&=', 1);
+sysread($channel, my $taken, 256);
+`;
+
 export interface Scripts {
   holder: string;
   run: string;
   supervisor: string;
+  pack: string;
+  connect: string;
 }
 
 /** The programs for one architecture. */
 export function scriptsFor(table: SyscallTable): Scripts {
   const numbers = Object.entries(table.calls).map(([name, number]) => `${name} => ${number}`);
   const prelude = `our %n; BEGIN { %n = (${numbers.join(', ')}) } ${PRELUDE}`;
-  return { holder: prelude + HOLDER, run: prelude + ENTER + RUN, supervisor: prelude + ENTER + USAGE + SUPERVISOR };
+  return {
+    holder: prelude + ROOT + HOLDER,
+    run: prelude + ENTER + RUN,
+    supervisor: prelude + ENTER + USAGE + SUPERVISOR,
+    pack: prelude + ROOT + PACK,
+    connect: prelude + CONNECT,
+  };
 }

@@ -2,66 +2,121 @@
 export const CLAIM_MS = 15_000;
 
 /**
- * Runs one command and outlives whoever started it. Argument: the exec folder, whose file "request" holds the rest,
- * separated by NUL. The claim (mkdir) makes a second start of the same id a no-op; exit.json is written by rename.
+ * Runs one command and outlives whoever started it. Started ahead of the command, since half of the time a start takes goes
+ * into what does not depend on it: perl, and joining the control groups, for which the kernel waits until all processors
+ * have passed a quiet point.
+ * Arguments: marker, uid, process 1 of the sandbox with its start time, control groups. Standard input: the exec folder,
+ * one line, whose file "request" holds the rest, separated by NUL; its end without a line ends this process, as does the
+ * end of the sandbox. Standard output: s (signed), o (output was written), e (the command ended), for who started it.
+ * The claim (mkdir) makes a second start of the same id a no-op; exit.json is written by rename.
  */
 export const SUPERVISOR = String.raw`
-my ($dir) = @ARGV;
-sub put { my ($name, $text) = @_; open(my $f, '>', "$dir/$name.tmp") or exit 1; print $f $text; close $f; rename("$dir/$name.tmp", "$dir/$name") or exit 1 }
+my ($marker, $uid, $holder, $holder_start, $groups) = @ARGV;
+$0 = "longhaul-exec $marker";
 umask 077;
-my $asked = 0;
+my ($asked, $poked) = (0, 0);
 $SIG{TERM} = sub { $asked = 1 };
-open(my $request, '<', "$dir/request") or exit 1;
+$SIG{USR1} = sub { $poked = 1 };
+# Who started it may be gone, and so may be the command that is fed.
+$SIG{PIPE} = 'IGNORE';
+my ($dir, $text);
+sub put { my ($name, $text) = @_; open(my $f, '>', "$dir/$name.tmp") or exit 1; print $f $text; close $f; rename("$dir/$name.tmp", "$dir/$name") or exit 1 }
+my @groups = split /:/, $groups // '';
+my ($filter, $timeout_ms, $output_limit, $disk_kib, $memory_kib, $processors, $box, $stdin, $cwd, %limits, %env, @command);
+sub take_request {
+  my ($limits, $count, @rest);
+  ($filter, $timeout_ms, $output_limit, $disk_kib, $memory_kib, $processors, $box, $limits, $stdin, $cwd, $count, @rest)
+    = split /\0/, $_[0], -1;
+  for (1 .. $count) { my $key = shift @rest; $env{$key} = shift @rest }
+  %limits = map { split /=/ } split /,/, $limits;
+  @command = @rest;
+}
+open(my $tell, '>&', \*STDOUT) or exit 1;
+fcntl($tell, 4, 0x800);
+my ($child, $ended, $go, $in_write, $out_read, $err_read);
+# The process that becomes the command, on its way until it has to know which.
+sub prepare {
+  my ($alive, $going, $in_read, $out_write, $err_write);
+  socketpair($ended, $alive, 1, 1, 0) or exit 1;
+  pipe($going, $go) or exit 1;
+  pipe($in_read, $in_write) or exit 1;
+  pipe($out_read, $out_write) or exit 1;
+  pipe($err_read, $err_write) or exit 1;
+  # So that the command may open /dev/stdin and /dev/stdout.
+  if ($uid >= 0) { chown($uid, $uid, $_) for $in_read, $out_write, $err_write }
+  $child = fork();
+  defined $child or exit 1;
+  if ($child == 0) {
+    $SIG{$_} = 'DEFAULT' for qw(TERM USR1 PIPE);
+    close $_ for $ended, $go, $in_write, $out_read, $err_read, $tell;
+    call('setsid');
+    open(STDIN, '<', '/dev/null') or exit 125;
+    open(STDOUT, '>&', $out_write) or exit 125;
+    open(STDERR, '>&', $err_write) or exit 125;
+    close $_ for $out_write, $err_write;
+    # Should the machine run out of memory all the same, commands go before the worker, the database and the supervisor.
+    if (open(my $f, '>', '/proc/self/oom_score_adj')) { syswrite($f, '1000'); close $f }
+    # Never without its limits.
+    for my $group (@groups) {
+      my $joined = open(my $f, '>', "$group/cgroup.procs");
+      $joined &&= syswrite($f, $$);
+      if (!$joined) { print STDERR "sandbox: control group: $!\n"; exit 125 }
+    }
+    ($dir, $text) = split /\n/, do { local $/; <$going> } // '', 2;
+    defined $text or exit 0;
+    take_request($text);
+    close $going;
+    if ($stdin eq 'open') { open(STDIN, '<&', $in_read) or exit 125 }
+    elsif ($stdin ne '') { open(STDIN, '<', "$dir/$stdin") or exit 125 }
+    close $in_read;
+    if ($processors ne '') { my $mask = "\0" x 128; vec($mask, $_, 1) = 1 for split /,/, $processors; call('sched_setaffinity', 0, length $mask, $mask) }
+    enter($alive, $marker, $uid, $holder, $holder_start, $filter, $cwd, \%limits, \%env, @command);
+  }
+}
+prepare();
+{
+  my $life = syscall($n{pidfd_open}, $holder + 0, 0);
+  $life >= 0 && start_time($holder) eq $holder_start or exit 1;
+  open(my $over, '<&=', $life) or exit 1;
+  my ($line, $bits) = ('');
+  while ($line !~ /\n/) {
+    $bits = '';
+    vec($bits, fileno($_), 1) = 1 for \*STDIN, $over;
+    select($bits, undef, undef, undef) > 0 or ($asked ? exit 0 : next);
+    exit 0 if !vec($bits, fileno(STDIN), 1);
+    my $size = sysread(STDIN, $line, 4096, length $line);
+    exit 0 if !$size;
+  }
+  open(STDIN, '<', '/dev/null');
+  open(STDOUT, '>', '/dev/null');
+  ($dir) = split /\n/, $line;
+  open(my $request, '<', "$dir/request") or exit 1;
+  $text = do { local $/; <$request> };
+  take_request($text);
+}
 mkdir("$dir/claim") or exit 0;
 put('supervisor', "$$ " . start_time($$));
 # Whoever looked between the two, this long after the claim, took the command for lost.
 if (time() - (stat "$dir/claim")[9] >= ${CLAIM_MS / 1_000}) { put('exit.json', '{"code":0,"signal":0,"killed":"","lost":true}'); exit 0 }
-my ($marker, $uid, $holder, $holder_start, $filter, $timeout_ms, $output_limit, $disk_kib, $memory_kib, $processors, $box, $groups, $limits, $stdin, $cwd, $env_count, @rest)
-  = split /\0/, do { local $/; <$request> }, -1;
-close $request;
-$0 = "longhaul-exec $marker";
-my %env;
-for (1 .. $env_count) { my $key = shift @rest; $env{$key} = shift @rest }
-my %limits = map { split /=/ } split /,/, $limits;
-my @groups = split /:/, $groups;
+syswrite($tell, 's');
+# What waited may have been killed; it had not begun anything.
+if (waitpid($child, 1) != 0) { close $_ for $ended, $go, $in_write, $out_read, $err_read; prepare() }
 my ($why, $status) = ('');
 # Counted by the kernel where a control group holds the memory.
 sub oom_kills { my $sum = 0; for my $group (@groups) { for my $name (qw(memory.oom_control memory.events)) { $sum += $1 if text("$group/$name") =~ /^oom_kill (\d+)/m } } return $sum }
 my $oom_kills = oom_kills();
 my $end = now() + $timeout_ms / 1000;
-socketpair(my $ended, my $alive, 1, 1, 0) or exit 1;
-pipe(my $out_read, my $out_write) or exit 1;
-pipe(my $err_read, my $err_write) or exit 1;
-# So that the command may open /dev/stdout.
-if ($uid >= 0) { chown($uid, $uid, $_) for $out_write, $err_write }
-my $child = fork();
-defined $child or exit 1;
-if ($child == 0) {
-  $SIG{TERM} = 'DEFAULT';
-  close $ended;
-  call('setsid');
-  # Should the machine run out of memory all the same, commands go before the worker, the database and the supervisor.
-  if (open(my $f, '>', '/proc/self/oom_score_adj')) { syswrite($f, '1000'); close $f }
-  if ($processors ne '') { my $mask = "\0" x 128; vec($mask, $_, 1) = 1 for split /,/, $processors; call('sched_setaffinity', 0, length $mask, $mask) }
-  open(STDIN, '<', $stdin eq '' ? '/dev/null' : "$dir/$stdin") or exit 125;
-  open(STDOUT, '>&', $out_write) or exit 125;
-  open(STDERR, '>&', $err_write) or exit 125;
-  # Never without its limits.
-  for my $group (@groups) {
-    my $joined = open(my $f, '>', "$group/cgroup.procs");
-    $joined &&= syswrite($f, $$);
-    if (!$joined) { print STDERR "sandbox: control group: $!\n"; exit 125 }
-  }
-  enter($alive, $marker, $uid, $holder, $holder_start, $filter, $cwd, \%limits, \%env, @rest);
-}
-close $_ for $alive, $out_write, $err_write;
-fcntl($_, 4, 0x800) for $ended, $out_read, $err_read;
+print $go "$dir\n$text";
+close $go;
+if ($stdin ne 'open') { close $in_write; undef $in_write }
+fcntl($_, 4, 0x800) for grep { defined $_ } $ended, $out_read, $err_read, $in_write;
 open(my $out, '>', "$dir/out") or exit 1;
 open(my $err, '>', "$dir/err") or exit 1;
 my @streams = ([ $out_read, $out ], [ $err_read, $err ]);
 my ($written, $over) = (0, 0);
 # What is there now, up to the limit; a command that is never done writing does not keep it here.
 sub pump {
+  my $before = $written;
   for my $stream (my @all = @streams) {
     for (1 .. 64) {
       my $size = sysread($stream->[0], my $chunk, 65536);
@@ -72,13 +127,36 @@ sub pump {
       length $chunk == 0 or defined syswrite($stream->[1], $chunk) or $over = 1;
     }
   }
+  syswrite($tell, 'o') if $written > $before && defined fileno($tell);
+}
+# From the file whose bytes stand at their offsets, so that it does not matter who wrote them and how often. True while the
+# command has yet to take what is there.
+my ($fed, $input) = (0);
+sub feed {
+  return 0 if !defined $in_write;
+  defined $input or open($input, '<', "$dir/input") or return 0;
+  my $total = number("$dir/input.end");
+  for (1 .. 64) {
+    sysseek($input, $fed, 0);
+    my $size = sysread($input, my $chunk, 65536);
+    if (!$size) { if ($total >= 0 && $fed >= $total) { close $in_write; undef $in_write } return 0 }
+    my $taken = syswrite($in_write, $chunk);
+    if (defined $taken) { $fed += $taken; next }
+    return 1 if $! == 11;
+    close $in_write;
+    undef $in_write;
+    return 0;
+  }
+  return 1;
 }
 sub wait_for {
   my ($seconds) = @_;
-  my $bits = '';
+  my $wanted = feed();
+  my ($bits, $takes) = ('', '');
+  vec($takes, fileno($in_write), 1) = 1 if $wanted && defined $in_write;
   vec($bits, fileno($_->[0]), 1) = 1 for @streams;
   vec($bits, fileno($ended), 1) = 1 if defined $ended;
-  select($bits, undef, undef, $seconds > 0 ? $seconds : 0);
+  select($bits, $takes, undef, $seconds > 0 && !$poked ? $seconds : 0);
   listen_once() if defined $ended;
 }
 # The command's host name namespace, told when it is on its way inside and waits there.
@@ -89,6 +167,21 @@ sub slay { for (1 .. 200) { my @all = kin(@_); last if !@all; kill('STOP', @all)
 sub number { open(my $f, '<', $_[0]) or return -1; my $line = <$f>; return defined $line && $line =~ /^(\d+)/ ? $1 : -1 }
 # A command that ended normally may leave servers behind, but not so many processes that nothing else can start.
 sub crowded { my $now = @groups ? number("$groups[0]/pids.current") : -1; my $max = $limits{6} // 0; $now = scalar kin() if $now < 0; return $max > 0 && $now > $max * 0.8 }
+# Each file asks for one signal; what nobody can be given yet waits.
+my $next_pass = 0;
+sub pass_signals {
+  return if !$poked && now() < $next_pass;
+  $next_pass = now() + 1;
+  $poked = 0;
+  opendir(my $folder, $dir) or return;
+  for my $file (grep { /^signal\.[0-9a-f-]+$/ } readdir $folder) {
+    my @all = kin();
+    if (!@all) { $poked = 0; $next_pass = now() + 0.01; last }
+    my $name = text("$dir/$file");
+    kill($name, @all) if $name =~ /^[A-Z0-9]+$/;
+    unlink "$dir/$file";
+  }
+}
 my ($du, $du_pid, $du_end) = (undef, 0, 0);
 my $next_disk = now() + 2;
 # Counting a large tree takes a while: it goes on beside the waiting, and the pauses between two counts grow with it.
@@ -102,7 +195,7 @@ sub disk_full {
     # With the rights of the sandbox's user over its own files: it may have locked folders.
     eval { call('setns', call('pidfd_open', $holder + 0, 0), 0x10000000) } if $uid < 0;
     open(STDERR, '>', '/dev/null');
-    exec('du', '-skxc', "$box/workspace", "$box/tmp") or exit 1;
+    exec('du', '-skxc', "$box/workspace", "$box/tmp", "$box/session") or exit 1;
   }
   if (waitpid($du_pid, 1) == 0) {
     return 0 if $now - $du_end < 30;
@@ -147,11 +240,15 @@ sub listen_once {
   $uts = $told;
   syswrite($ended, '1');
 }
+my $frozen = "$box/../frozen";
 while (1) {
   my $done = waitpid($child, 1);
   if ($done == $child) { $status = $?; last }
   if ($done == -1) { $status = 9; last }
   pump();
+  # Frozen: its time stands still, and nothing could be killed.
+  if (-e $frozen) { my $from = now(); select(undef, undef, undef, 0.1); $end += now() - $from; next }
+  pass_signals();
   $why ||= 'signal' if $asked;
   $why ||= 'timeout' if now() >= $end;
   $why ||= 'output_limit' if $over;
@@ -168,7 +265,7 @@ slay() if !$why && crowded();
 # All that the command itself wrote is in the pipes.
 pump();
 unlink "$dir/request";
-unlink "$dir/$stdin" if $stdin ne '';
+unlink "$dir/$stdin" if $stdin ne '' && $stdin ne 'open';
 my ($code, $signal) = ($status >> 8, $status & 127);
 # A file as large as the disk limit allows.
 $why ||= 'disk_limit' if $signal == 25;
@@ -177,6 +274,9 @@ $why ||= 'memory_limit' if $signal == 9 && oom_kills() > $oom_kills;
 if (!$why && ($signal == 9 || $code == 125)) { for (1 .. 20) { last if start_time($holder) ne $holder_start; select(undef, undef, undef, 0.01) } }
 my $lost = !$why && start_time($holder) ne $holder_start ? 'true' : 'false';
 put('exit.json', qq({"code":$code,"signal":$signal,"killed":"$why","lost":$lost}));
+syswrite($tell, 'e');
+close $tell;
+undef $in_write;
 # Servers it left behind still write to its output and to the disk, and use memory.
 my $next_look = 0;
 while (now() < $next_look || kin()) {
