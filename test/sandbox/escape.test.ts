@@ -219,7 +219,6 @@ for (const mode of SANDBOX_MODES) {
       writeFileSync(secret, CANARY);
       const hidden = [
         '/root',
-        '/home',
         '/etc/shadow',
         '/etc/ssh',
         '/etc/hostname',
@@ -237,6 +236,8 @@ for (const mode of SANDBOX_MODES) {
       for (const file of hidden) {
         expect([file, (await inside(`ls -A ${file} 2>/dev/null`)).stdout.trim()]).toEqual([file, '']);
       }
+      // A link to the workspace, where programs written for E2B look.
+      expect((await inside('ls -A /home; readlink /home/user')).stdout).toBe('user\n/workspace\n');
       expect((await inside(`grep -rs ${CANARY} /etc /dev /run /tmp /var /workspace; echo done`)).stdout).toBe('done\n');
     });
 
