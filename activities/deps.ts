@@ -1,5 +1,6 @@
 import type { Client } from '@temporalio/client';
 import type { Pool } from '../db/pool.ts';
+import type { EgressClient } from '../egress/client.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Tracing } from '../telemetry/tracing.ts';
 import type { SandboxProvider } from './sandbox/port.ts';
@@ -18,4 +19,8 @@ export interface ActivityDeps {
   sandboxProviders(): SandboxProvider[];
   /** Label of this installation's sandboxes. */
   sandboxOwner: string;
+  /** null: no broker; sandboxes that need one have no network. */
+  egress: EgressClient | null;
+  /** Authorities that programs in a sandbox trust, the broker's among them; made by the broker. */
+  trustBundleFile: string;
 }

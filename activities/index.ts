@@ -6,6 +6,7 @@ import { runEffect } from './effects/run.ts';
 import { maintenanceActivities } from './maintenance/maintenance.ts';
 import { SessionKeys } from './model/session-keys.ts';
 import { modelStep } from './model/step.ts';
+import { prepareOrGiveUp } from './sandbox/prepare-activity.ts';
 import { closeSession, pauseSandbox } from './sessions/close-session.ts';
 import { closeInputs, endTurn } from './sessions/end-turn.ts';
 import { pauseTurn } from './sessions/pause-turn.ts';
@@ -21,6 +22,7 @@ export function createActivities(deps: ActivityDeps): SessionActivities & Deploy
     pauseTurn: (args) => pauseTurn(deps, args),
     endTurn: (args) => endTurn(deps, keys, args),
     closeInputs: (args) => closeInputs(deps, args),
+    prepareSandbox: (args) => prepareOrGiveUp(deps, args),
     pauseSandbox: (args) => pauseSandbox(deps, args),
     closeSession: (args) => closeSession(deps, keys, args),
     ...deploymentActivities(deps),

@@ -1,6 +1,9 @@
-import { Context } from '@temporalio/activity';
+import { ApplicationFailure, Context } from '@temporalio/activity';
+import { ERROR_CATALOGUE, LonghaulError } from '../contracts/error-codes.ts';
+import { LIMITS } from '../contracts/limits.ts';
 import type { Queryable } from '../db/pool.ts';
 import { addOutage } from '../db/queries/outages.ts';
+import type { Logger } from '../telemetry/logger.ts';
 import { attemptStartedMs } from './attempt.ts';
 
 /**
@@ -16,6 +19,23 @@ export async function noteOutage(db: Queryable, sessionId: string, place: string
     dueAtMs: context.info.currentAttemptScheduledTimestampMs,
     ranMs: Date.now() - attemptStartedMs(context),
   });
+}
+
+const SANDBOX_AWAY = new Set<unknown>(['sandbox_unavailable', 'sandbox_busy', 'sandbox_lost', 'sandbox_not_found']);
+
+/** The error to end this attempt with: another attempt follows unless the sandbox has been away for too long. */
+export async function giveUpLate(
+  { pool, logger }: { pool: Queryable; logger: Logger },
+  { sessionId, place }: { sessionId: string; place: string },
+  error: unknown,
+): Promise<unknown> {
+  const code = error instanceof LonghaulError ? error.code : error instanceof ApplicationFailure ? error.type : null;
+  if (!SANDBOX_AWAY.has(code)) return error;
+  const awayMs = await noteOutage(pool, sessionId, place);
+  if (awayMs < LIMITS.sandboxOutageMs) return error;
+  logger.error({ sessionId, place, err: error }, 'no sandbox, given up');
+  const { next } = ERROR_CATALOGUE.sandbox_unavailable;
+  return ApplicationFailure.nonRetryable(`no sandbox for ${inWords(awayMs)}. ${next}`, 'sandbox_unavailable');
 }
 
 /** For people: how long something was away. */

@@ -15,6 +15,7 @@ import {
   vaultIds,
 } from './fields.ts';
 import { LIMITS } from './limits.ts';
+import { sessionSandbox } from './sandboxes.ts';
 import { boolParam, createdFilters, idParam, intParam, orderParam, pageParams } from './paging.ts';
 
 const id = z.string().min(1).max(128);
@@ -100,6 +101,9 @@ export const session = z
     labels: z.array(z.string()),
     repo: z.string().nullable(),
     trigger: z.string().meta({ description: 'What started it: `api`, `schedule`, `manual`, …' }),
+    sandbox: sessionSandbox
+      .nullable()
+      .meta({ description: 'Longhaul’s own: where its commands run, and what is kept' }),
     usage: sessionUsage,
     stats: z.object({ active_seconds: z.number(), duration_seconds: z.number() }),
     created_at: time,

@@ -3,6 +3,8 @@ import path from 'node:path';
 import { z } from 'zod';
 import type { TemporalTarget } from '../temporal/config.ts';
 import { readTemporalTarget } from '../temporal/config.ts';
+import type { EgressClientConfig } from '../egress/client.ts';
+import { egressClientConfig } from '../egress/client.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 
 const schema = z.object({
@@ -14,6 +16,8 @@ const schema = z.object({
   /** Names this build for Temporal's worker versioning; unset: unversioned. */
   LONGHAUL_BUILD_ID: z.string().min(1).optional(),
   LONGHAUL_MAX_ACTIVITIES: z.coerce.number().int().min(1).max(1_000).default(100),
+  /** What programs in sandboxes trust; the egress broker makes it. */
+  LONGHAUL_EGRESS_TRUST_BUNDLE: z.string().min(1).optional(),
   LONGHAUL_MAINTENANCE_EVERY_MS: z.coerce.number().int().min(10_000).default(300_000),
 });
 
@@ -29,6 +33,8 @@ export interface WorkerConfig {
   buildId: string | undefined;
   maxActivities: number;
   maintenanceEveryMs: number;
+  egress: EgressClientConfig | null;
+  trustBundleFile: string;
 }
 
 /** Reads the worker's configuration; throws an error that names the variable. */
@@ -54,5 +60,9 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     buildId: parsed.data.LONGHAUL_BUILD_ID,
     maxActivities: parsed.data.LONGHAUL_MAX_ACTIVITIES,
     maintenanceEveryMs: parsed.data.LONGHAUL_MAINTENANCE_EVERY_MS,
+    egress: egressClientConfig(env),
+    trustBundleFile: path.resolve(
+      parsed.data.LONGHAUL_EGRESS_TRUST_BUNDLE ?? path.join(home, 'egress', 'trust-bundle.pem'),
+    ),
   };
 }

@@ -1,6 +1,7 @@
 import type { ActivityDeps } from '../activities/deps.ts';
 import { createSandboxProviders } from '../activities/sandbox/index.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
+import { EgressClient } from '../egress/client.ts';
 import type { WorkerConfig } from './config.ts';
 
 /** The composition root: everything activities need, built once. */
@@ -15,6 +16,8 @@ export function createDeps(
     taskQueue: config.taskQueue,
     gatewayUrl: config.gatewayUrl,
     sandboxOwner: config.sandboxOwner,
+    egress: config.egress === null ? null : new EgressClient(config.egress),
+    trustBundleFile: config.trustBundleFile,
     sandboxProvider(name) {
       const provider = providers[name];
       if (provider === undefined) throw new LonghaulError('sandbox_invalid', `no sandbox provider named ${name}`);

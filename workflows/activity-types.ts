@@ -34,6 +34,8 @@ export interface RunEffectArgs {
 
 export type RunEffectResult =
   | { outcome: 'succeeded' | 'failed' | 'denied' }
+  /** The sandbox has to be prepared first; nothing has started. */
+  | { outcome: 'unprepared' }
   /** It started and nobody knows how it ended: a human must say. */
   | { outcome: 'unknown'; approvalId: string; expiresAtMs: number };
 
@@ -81,6 +83,8 @@ export interface SessionActivities {
   endTurn(args: EndTurnArgs): Promise<void>;
   /** Gives control inputs (interrupt, stop) that found nothing to act on their terminal state. */
   closeInputs(args: { sessionId: string; eventIds: string[]; reason: string }): Promise<void>;
+  /** Makes a sandbox ready that needs more than a moment. `failed` is recorded, and what wants the sandbox fails with it. */
+  prepareSandbox(args: { sessionId: string }): Promise<{ state: 'ready' | 'failed' }>;
   pauseSandbox(args: { sessionId: string }): Promise<void>;
   closeSession(args: CloseSessionArgs): Promise<void>;
 }

@@ -9,10 +9,14 @@ import { currentSandbox } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { derivedId } from '../digest.ts';
+import { currentCredentials } from '../sandbox/credentials.ts';
+import { networkOf, reachOf } from '../sandbox/network.ts';
+import type { SandboxNetwork } from '../sandbox/port.ts';
 import { POLICY_VERSION } from '../model/policy.ts';
 import { previewOf } from './preview.ts';
 
 const FILES_SHOWN = 50;
+const CREDENTIALS_SHOWN = 50;
 
 interface Ask {
   session: SessionForTurn;
@@ -28,15 +32,28 @@ interface SandboxFacts {
   provider: string;
   isolation: string;
   network: string;
+  /** Names of credentials that the egress broker would put in for it. */
+  credentials: string[];
 }
 
 /** What a person should know of the place where the call would run, as the provider itself says. */
 export async function sandboxFacts(deps: ActivityDeps, session: SessionForTurn): Promise<SandboxFacts> {
-  if (session.environment.type !== 'cloud')
-    return { provider: 'self_hosted', isolation: 'unknown', network: 'unknown' };
-  const { provider } = session.environment;
-  const { isolation, network } = await deps.sandboxProvider(provider).capabilities();
-  return { provider, isolation, network };
+  const { environment } = session;
+  const unknown = { provider: 'self_hosted', isolation: 'unknown', network: 'unknown', credentials: [] };
+  if (environment.type !== 'cloud') return unknown;
+  const [capabilities, row, credentials] = await Promise.all([
+    deps.sandboxProvider(environment.provider).capabilities(),
+    currentSandbox(deps.pool, session.id),
+    currentCredentials(deps, session.id),
+  ]);
+  const network = (row?.network ??
+    networkOf(capabilities, environment, deps.egress && { proxy: null })) as SandboxNetwork;
+  return {
+    provider: environment.provider,
+    isolation: capabilities.isolation,
+    network: reachOf(network, environment),
+    credentials: network.type === 'broker' ? credentials.map(({ name }) => name).slice(0, CREDENTIALS_SHOWN) : [],
+  };
 }
 
 /** Writes the question with everything a person needs to judge it; the same question is asked once. */
@@ -48,6 +65,7 @@ export async function askHuman(tx: Queryable, ask: Ask): Promise<{ approvalId: s
     currentSandbox(tx, session.id),
     listFilesRead(tx, session.id, FILES_SHOWN),
   ]);
+  const { provider, isolation, network, credentials } = ask.sandbox;
   const preview = previewOf(effect.tool, effect.input);
   const shown: ApprovalShown = {
     kind: ask.kind,
@@ -56,8 +74,8 @@ export async function askHuman(tx: Queryable, ask: Ask): Promise<{ approvalId: s
     input: effect.input,
     preview: preview.text,
     preview_truncated: preview.truncated,
-    sandbox: { id: sandbox?.id ?? null, ...ask.sandbox },
-    credentials: [],
+    sandbox: { id: sandbox?.id ?? null, provider, isolation, network },
+    credentials,
     files_read: filesRead,
     hosts_touched: [],
     agent: { id: session.agentId, version: session.agentVersion, name: session.agent.name },

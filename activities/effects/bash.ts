@@ -35,9 +35,9 @@ export interface ExecResult {
 
 /** Starts a command, or re-attaches when its id was started before, and follows it to its end. */
 export async function runCommand(context: ToolContext, argv: string[], stdin?: Uint8Array): Promise<ExecResult> {
-  const { provider, ref } = context.lease;
+  const { provider, ref, env } = context.lease;
   const { execId, signal, timeoutMs } = context;
-  await provider.execStart(ref, { execId, argv, timeoutMs, ...(stdin === undefined ? {} : { stdin }) }, signal);
+  await provider.execStart(ref, { execId, argv, env, timeoutMs, ...(stdin === undefined ? {} : { stdin }) }, signal);
   return followCommand(context);
 }
 

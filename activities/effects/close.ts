@@ -1,11 +1,14 @@
 import { ApplicationFailure } from '@temporalio/activity';
 import { assertNever } from '../../contracts/states.ts';
+import type { ContentBlock } from '../../contracts/definitions.ts';
+import type { Queryable } from '../../db/pool.ts';
 import { withTransaction } from '../../db/pool.ts';
-import { findLatestForEffect } from '../../db/queries/approvals.ts';
+import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
 import { getEffect, moveEffect } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
+import { takeNote } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { lockSession } from '../../db/queries/session-status.ts';
 import type { RunEffectResult } from '../../workflows/activity-types.ts';
@@ -23,16 +26,54 @@ export async function finishEffect(
   await withTransaction(deps.pool, async (tx) => {
     await lockSession(tx, session.id);
     const to = outcome.isError ? 'failed' : 'succeeded';
-    const change = { result: { content: outcome.content }, isError: outcome.isError };
+    const current = await getEffect(tx, effect.id);
+    if (current.state !== 'started' || current.generation !== effect.generation) return;
+    const content = [...(await noteFor(tx, effect)), ...outcome.content];
+    const change = { result: { content }, isError: outcome.isError };
     if (!(await moveEffect(tx, effect.id, 'started', to, change, effect.generation))) return;
     await appendEvents(tx, session.id, [
       {
         type: 'agent.tool_result',
         dedupeKey: `result/${effect.id}/${effect.generation}`,
-        payload: { tool_use_id: effect.id, content: outcome.content, is_error: outcome.isError },
+        payload: { tool_use_id: effect.id, content, is_error: outcome.isError },
       },
     ]);
     await audit(tx, session, effect, to);
+  });
+  return outcomeOf(deps, session, await getEffect(deps.pool, effect.id));
+}
+
+/** What the agent has to know of its sandbox, once, before anything it hears from it. */
+async function noteFor(tx: Queryable, { sandboxId }: EffectRow): Promise<ContentBlock[]> {
+  const note = sandboxId === null ? null : await takeNote(tx, sandboxId);
+  return note === null ? [] : [{ type: 'text', text: `[sandbox: ${note}]` }];
+}
+
+/** There is no place to run it in; it never started, and the model is told why. */
+export async function failUnstarted(
+  deps: ActivityDeps,
+  session: SessionForTurn,
+  effect: EffectRow,
+  reason: string,
+): Promise<RunEffectResult> {
+  await withTransaction(deps.pool, async (tx) => {
+    await lockSession(tx, session.id);
+    const content: ContentBlock[] = [{ type: 'text', text: reason }];
+    if (effect.state === 'allowed') {
+      if (!(await moveEffect(tx, effect.id, 'allowed', 'started', {}, effect.generation))) return;
+      const approval = await findLatestForEffect(tx, effect.id);
+      if (approval?.state === 'approved') await consumeApproval(tx, approval.id);
+    }
+    const change = { result: { content }, isError: true };
+    if (!(await moveEffect(tx, effect.id, 'started', 'failed', change, effect.generation))) return;
+    await appendEvents(tx, session.id, [
+      {
+        type: 'agent.tool_result',
+        dedupeKey: `result/${effect.id}/${effect.generation}`,
+        payload: { tool_use_id: effect.id, content, is_error: true },
+      },
+    ]);
+    await audit(tx, session, effect, 'failed');
   });
   return outcomeOf(deps, session, await getEffect(deps.pool, effect.id));
 }

@@ -1,24 +1,25 @@
 import { ApplicationFailure, Context } from '@temporalio/activity';
-import { ERROR_CATALOGUE, LonghaulError } from '../../contracts/error-codes.ts';
-import { LIMITS } from '../../contracts/limits.ts';
+import { LonghaulError } from '../../contracts/error-codes.ts';
 import { assertNever } from '../../contracts/states.ts';
+import type { Queryable } from '../../db/pool.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
 import { getEffect, moveEffect, planEffect } from '../../db/queries/effects.ts';
+import { isSandboxRunning } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession, setRunning } from '../../db/queries/session-status.ts';
 import type { RunEffectArgs, RunEffectResult } from '../../workflows/activity-types.ts';
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { digestOf } from '../digest.ts';
-import { inWords, noteOutage } from '../outage.ts';
+import { giveUpLate } from '../outage.ts';
 import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-inputs.ts';
 import type { Lease } from '../sandbox/lease.ts';
 import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
 import { bash } from './bash.ts';
-import { finishEffect, loseEffect, outcomeOf } from './close.ts';
+import { failUnstarted, finishEffect, loseEffect, outcomeOf } from './close.ts';
 import { edit, read, write } from './files.ts';
 import type { ToolContext, ToolOutcome } from './outcome.ts';
 import { done } from './outcome.ts';
@@ -31,7 +32,9 @@ export async function runEffect(deps: ActivityDeps, args: RunEffectArgs): Promis
     try {
       return await startOrAttach(deps, args, signal);
     } catch (error) {
-      throw signal.aborted ? error : await giveUpLate(deps, args, error);
+      throw signal.aborted
+        ? error
+        : await giveUpLate(deps, { sessionId: args.sessionId, place: `effect/${args.effectId}` }, error);
     }
   });
 }
@@ -40,7 +43,14 @@ async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: Ab
   const session = await loadSessionForTurn(deps.pool, args.sessionId);
   const before = await getEffect(deps.pool, args.effectId);
   if (before.state !== 'allowed' && before.state !== 'started') return outcomeOf(deps, session, before);
-  const lease = await leaseSandbox(deps, session, signal);
+  const leased = await leaseSandbox(deps, session, signal);
+  if (leased.kind === 'unprepared') return { outcome: 'unprepared' };
+  if (leased.kind === 'failed') {
+    // What had started in the sandbox before may have had its effect.
+    const mayHaveRun = before.state === 'started' && !before.idempotent;
+    return (mayHaveRun ? loseEffect : failUnstarted)(deps, session, before, leased.message);
+  }
+  const { lease } = leased;
   const started = await start(deps, session, args.effectId, lease);
   if (started.effect.state !== 'started') return outcomeOf(deps, session, started.effect);
   if (started.resumed && started.effect.sandboxId !== lease.id && !started.effect.idempotent) {
@@ -57,19 +67,6 @@ async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: Ab
   const outcome = await attempt(deps, started.effect, context);
   if (outcome.kind === 'lost') return loseEffect(deps, session, started.effect, outcome.reason);
   return finishEffect(deps, session, started.effect, outcome);
-}
-
-const SANDBOX_AWAY = new Set<unknown>(['sandbox_unavailable', 'sandbox_lost', 'sandbox_not_found']);
-
-/** The error to end this attempt with: another attempt follows unless the sandbox has been away for too long. */
-async function giveUpLate(deps: ActivityDeps, args: RunEffectArgs, error: unknown): Promise<unknown> {
-  const code = error instanceof LonghaulError ? error.code : error instanceof ApplicationFailure ? error.type : null;
-  if (!SANDBOX_AWAY.has(code)) return error;
-  const awayMs = await noteOutage(deps.pool, args.sessionId, `effect/${args.effectId}`);
-  if (awayMs < LIMITS.sandboxOutageMs) return error;
-  deps.logger.error({ sessionId: args.sessionId, effectId: args.effectId, err: error }, 'no sandbox, given up');
-  const { next } = ERROR_CATALOGUE.sandbox_unavailable;
-  return ApplicationFailure.nonRetryable(`no sandbox for ${inWords(awayMs)}. ${next}`, 'sandbox_unavailable');
 }
 
 /**
@@ -89,6 +86,7 @@ async function start(
     const effect = await getEffect(tx, effectId);
     if (effect.state === 'started') return { effect, resumed: true };
     if (effect.state !== 'allowed') return { effect, resumed: false };
+    await requireAwake(deps, tx, session.id, lease);
     const change: { sandboxId: string; input?: Record<string, unknown>; digest?: string } = { sandboxId: lease.id };
     if (effect.verdict === 'ask' || effect.generation > 1) {
       const approval = await findLatestForEffect(tx, effectId);
@@ -115,6 +113,13 @@ async function start(
     });
     return { effect: await getEffect(tx, effectId), resumed: false };
   });
+}
+
+/** Somebody may have put it to sleep since the lease was taken: nothing begins then, and the next attempt wakes it. */
+async function requireAwake(deps: ActivityDeps, tx: Queryable, sessionId: string, lease: Lease): Promise<void> {
+  if (await isSandboxRunning(tx, lease.id)) return;
+  forgetLease(deps, sessionId);
+  throw ApplicationFailure.retryable('the sandbox sleeps', 'sandbox_lost');
 }
 
 /** A person may have edited the time limit; it can only become shorter than what the workflow planned for. */

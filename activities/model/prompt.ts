@@ -1,4 +1,4 @@
-import type { AgentDefinition, ContentBlock } from '../../contracts/definitions.ts';
+import type { AgentDefinition, ContentBlock, EnvironmentConfig } from '../../contracts/definitions.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Conversation, ResultRow } from '../../db/queries/conversation.ts';
@@ -27,18 +27,41 @@ export interface Prompt {
   messages: PromptMessage[];
 }
 
-const WORKSPACE_NOTE =
-  'Your tools run in an isolated sandbox without network access unless the environment allows it. Files under /workspace are kept for the whole session.';
+/** What is really so, for models: of the environment, which is fixed, so that the prompt's beginning stays the same. */
+export function workspaceNote(environment: EnvironmentConfig, reach: string): string {
+  const cloud = environment.type === 'cloud' ? environment : null;
+  const network =
+    reach === 'none'
+      ? 'without network access'
+      : reach === 'unrestricted'
+        ? 'with access to the network through a proxy'
+        : `whose network is ${reach}, through a proxy`;
+  const repositories = (cloud?.repositories ?? []).map(({ url, mount_path: at }) => `${url} is in ${at}.`);
+  return [
+    `Your tools run in an isolated sandbox ${network}. Files under /workspace are kept for the whole session.`,
+    ...(reach === 'none'
+      ? []
+      : [
+          'Credentials in environment variables are placeholders: use them as they are, they work for their hosts only.',
+        ]),
+    ...repositories,
+  ].join(' ');
+}
 
 /** The prompt of the next step, from the record alone: any worker builds the same one. Throws `conversation_too_long`. */
-export async function buildPrompt(db: Queryable, sessionId: string, agent: AgentDefinition): Promise<Prompt> {
+export async function buildPrompt(
+  db: Queryable,
+  sessionId: string,
+  agent: AgentDefinition,
+  note: string,
+): Promise<Prompt> {
   const shortBytes = SHORT_RESULT_BYTES;
   // Sizes first: what is too much is never loaded.
   const outline = await readOutline(db, sessionId, { shortBytes, limit: LIMITS.promptSteps + 1 });
   const conversation = await readConversation(db, sessionId, { from: firstKept(outline), shortBytes });
   return {
     tools: toolDefinitions(agent),
-    system: [agent.system ?? '', hasHands(agent) ? WORKSPACE_NOTE : ''].filter((part) => part !== '').join('\n\n'),
+    system: [agent.system ?? '', hasHands(agent) ? note : ''].filter((part) => part !== '').join('\n\n'),
     skills: agent.skills,
     messages: mergeNeighbours(messagesOf(conversation)),
   };

@@ -58,7 +58,9 @@ async function keepInWorkspace(
   signal: AbortSignal,
 ): Promise<boolean> {
   try {
-    return await keepWhole(await leaseSandbox(deps, session, signal), path, whole, signal);
+    const leased = await leaseSandbox(deps, session, signal);
+    // A sandbox that is still to be prepared is not begun for it: the log keeps the whole.
+    return leased.kind === 'ready' && (await keepWhole(leased.lease, path, whole, signal));
   } catch (error) {
     if (!(error instanceof LonghaulError)) throw error;
     if (error.code !== 'sandbox_lost' && error.code !== 'sandbox_not_found') throw error;

@@ -19,7 +19,8 @@ import { modelStartId, placeOf, textEventIds } from './answer.ts';
 import { callModel, cancelModelCall } from './gateway-client.ts';
 import { asContextError } from './cut.ts';
 import { LivePublisher } from './live-text.ts';
-import { buildPrompt } from './prompt.ts';
+import { networkOf, reachOf } from '../sandbox/network.ts';
+import { buildPrompt, workspaceNote } from './prompt.ts';
 import { recordAnswer, recordedResult } from './record.ts';
 import { recordShown } from './shown.ts';
 import { turnContext } from './trace-context.ts';
@@ -85,6 +86,20 @@ async function openStep(deps: ActivityDeps, session: SessionForTurn, args: Model
   });
 }
 
+/** What the model is told of its sandbox; from what does not change while the session lives. */
+async function noteOf(deps: ActivityDeps, { environment }: SessionForTurn): Promise<string> {
+  if (environment.type !== 'cloud') return workspaceNote(environment, 'none');
+  try {
+    const capabilities = await deps.sandboxProvider(environment.provider).capabilities();
+    const network = networkOf(capabilities, environment, deps.egress && { proxy: null });
+    return workspaceNote(environment, reachOf(network, environment));
+  } catch (error) {
+    // A provider that is away is told when a tool needs it; the model may have something to say without.
+    if (!(error instanceof LonghaulError)) throw error;
+    return workspaceNote(environment, 'none');
+  }
+}
+
 async function ask(
   deps: ActivityDeps,
   keys: SessionKeys,
@@ -94,7 +109,7 @@ async function ask(
   signal: AbortSignal,
 ): Promise<ModelAnswer> {
   const [prompt, key, traceparent] = await Promise.all([
-    buildPrompt(deps.pool, session.id, session.agent),
+    buildPrompt(deps.pool, session.id, session.agent, await noteOf(deps, session)),
     keys.keyOf(session),
     turnContext(deps, at),
   ]);

@@ -1,45 +1,66 @@
-import { LonghaulError } from '../../contracts/error-codes.ts';
-import { newId } from '../../contracts/ids.ts';
+import type { CloudEnvironment } from '../../contracts/definitions.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { withTransaction } from '../../db/pool.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
-import { currentSandbox, insertSandbox, lockSandboxOf, updateSandbox } from '../../db/queries/sandboxes.ts';
+import { lockSandboxOf, recordPrepared, updateSandbox } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
-import type { SandboxProvider, SandboxRef, SandboxSpec } from './port.ts';
+import { createSandbox } from './create.ts';
+import { currentCredentials } from './credentials.ts';
+import { openEgress } from './egress.ts';
+import { cloudEnvironment, commandEnvironment, needsPreparation } from './environment.ts';
+import { loseSandbox, sandboxRow } from './generations.ts';
+import type { SandboxNetwork, SandboxProvider, SandboxRef } from './port.ts';
 
 /** A sandbox ready for commands. */
 export interface Lease {
   id: string;
   ref: SandboxRef;
   provider: SandboxProvider;
+  /** Of every command: variables of the environment, placeholders, the way to the broker. */
+  env: Record<string, string>;
 }
 
+export type Leased =
+  | { kind: 'ready'; lease: Lease }
+  /** Packages, set-up or repositories come first, by the activity `prepareSandbox`. */
+  | { kind: 'unprepared' }
+  /** It could not be prepared; this turn does not try again. */
+  | { kind: 'failed'; message: string };
+
 interface Held {
-  lease: Promise<Lease>;
+  leased: Promise<Leased>;
   sinceMs: number;
 }
 
 /** Leases renewed less than this ago are not renewed again: a provider call and a row per command would be waste. */
 const RENEW_MS = 60_000;
+/** Waking happens under a lock; well inside the time Postgres lets a transaction be idle. */
+const WAKE_MS = 25_000;
 const heldBy = new WeakMap<ActivityDeps, Map<string, Held>>();
 
 /**
  * The session's sandbox, made on first use and woken when it was paused or its processes died. Concurrent calls of one
  * session share one answer here; across workers the row and the provider's idempotent creation make them agree.
  */
-export async function leaseSandbox(deps: ActivityDeps, session: SessionForTurn, signal: AbortSignal): Promise<Lease> {
+export async function leaseSandbox(deps: ActivityDeps, session: SessionForTurn, signal: AbortSignal): Promise<Leased> {
   const held = heldBy.get(deps) ?? new Map<string, Held>();
   heldBy.set(deps, held);
   const known = held.get(session.id);
-  if (known !== undefined && known.sinceMs > Date.now() - RENEW_MS) return known.lease;
+  if (known !== undefined && known.sinceMs > Date.now() - RENEW_MS) return known.leased;
   for (const [key, { sinceMs }] of held) if (sinceMs < Date.now() - RENEW_MS) held.delete(key);
-  const entry = { lease: acquire(deps, session, signal), sinceMs: Date.now() };
+  const entry = { leased: acquire(deps, session, signal), sinceMs: Date.now() };
   held.set(session.id, entry);
-  try {
-    return await entry.lease;
-  } catch (error) {
+  const forget = (): void => {
     if (held.get(session.id) === entry) held.delete(session.id);
+  };
+  try {
+    const leased = await entry.leased;
+    // Only what is ready is worth remembering: the rest changes with the next turn or preparation.
+    if (leased.kind !== 'ready') forget();
+    return leased;
+  } catch (error) {
+    forget();
     throw error;
   }
 }
@@ -49,53 +70,67 @@ export function forgetLease(deps: ActivityDeps, sessionId: string): void {
   heldBy.get(deps)?.delete(sessionId);
 }
 
-async function acquire(deps: ActivityDeps, session: SessionForTurn, signal: AbortSignal): Promise<Lease> {
-  const provider = deps.sandboxProvider(providerOf(session));
+async function acquire(deps: ActivityDeps, session: SessionForTurn, signal: AbortSignal): Promise<Leased> {
+  const environment = cloudEnvironment(session);
   for (;;) {
-    const row = await rowOf(deps, session, provider.name);
-    // A row without a reference is new, or a creation that a crash cut short: the same key finishes it.
-    const ref = row.ref ?? (await provider.create(specOf(deps, session), row.id, signal));
-    const info = await provider.get(ref, signal);
-    if (info === null) {
-      await updateSandbox(deps.pool, row.id, 'destroyed', 0);
-      continue;
-    }
-    if (info.state !== 'running') await provider.resume(ref, signal);
-    if (row.ref !== null) await provider.extend(ref, LIMITS.sandboxLeaseMs, signal);
-    await updateSandbox(deps.pool, row.id, 'running', LIMITS.sandboxLeaseMs, ref);
-    return { id: row.id, ref, provider };
+    const row = await sandboxRow(deps, session, environment.provider);
+    if (row.kind === 'failed') return row;
+    const { sandbox } = row;
+    const isNew = sandbox.preparedAt === null;
+    if (isNew && needsPreparation(environment)) return { kind: 'unprepared' };
+    const lease = await runningSandbox(deps, session, sandbox, signal);
+    if (lease === null) continue;
+    if (isNew) await recordPrepared(deps.pool, sandbox.id);
+    return { kind: 'ready', lease };
   }
 }
 
-/** The row comes before the sandbox, so that a crash in between leaves a trace for the reaper. */
-async function rowOf(deps: ActivityDeps, session: SessionForTurn, provider: string): Promise<SandboxRow> {
-  const known = await currentSandbox(deps.pool, session.id);
-  if (known !== undefined) return known;
+/** The sandbox of a row, made if it was not, running, and with its way out; null: it is gone, and its row says so now. */
+export async function runningSandbox(
+  deps: ActivityDeps,
+  session: SessionForTurn,
+  sandbox: SandboxRow,
+  signal: AbortSignal,
+): Promise<Lease | null> {
+  const environment = cloudEnvironment(session);
+  const provider = deps.sandboxProvider(sandbox.provider);
+  const made =
+    sandbox.ref === null
+      ? await createSandbox(deps, session, sandbox, provider, signal)
+      : { ref: sandbox.ref, network: (sandbox.network ?? { type: 'none' }) as SandboxNetwork };
+  if (made === null || !(await wake(deps, sandbox, { provider, ref: made.ref }, signal))) {
+    await loseSandbox(deps, sandbox, signal);
+    return null;
+  }
+  const proxyUrl = await openEgress(deps, sandbox, { provider, ...made }, signal);
+  const env = await variables(deps, session, environment, proxyUrl);
+  return { id: sandbox.id, ref: made.ref, provider, env };
+}
+
+async function variables(
+  deps: ActivityDeps,
+  session: SessionForTurn,
+  environment: CloudEnvironment,
+  proxyUrl: string | null,
+): Promise<Record<string, string>> {
+  return commandEnvironment(environment, await currentCredentials(deps, session.id), proxyUrl);
+}
+
+/** Makes it run and renews its lease; false when the provider has it no more. Nobody puts it to sleep meanwhile. */
+async function wake(
+  deps: ActivityDeps,
+  sandbox: SandboxRow,
+  { provider, ref }: { provider: SandboxProvider; ref: SandboxRef },
+  given: AbortSignal,
+): Promise<boolean> {
   return withTransaction(deps.pool, async (tx) => {
-    await lockSandboxOf(tx, session.id);
-    const other = await currentSandbox(tx, session.id);
-    if (other !== undefined) return other;
-    const id = newId('sandbox');
-    const leaseMs = LIMITS.sandboxLeaseMs;
-    const generation = await insertSandbox(tx, { id, sessionId: session.id, provider, leaseMs });
-    return { id, sessionId: session.id, generation, provider, ref: null, state: 'creating' as const };
+    await lockSandboxOf(tx, sandbox.sessionId);
+    const signal = AbortSignal.any([given, AbortSignal.timeout(WAKE_MS)]);
+    const info = await provider.get(ref, signal);
+    if (info === null) return false;
+    if (info.state !== 'running') await provider.resume(ref, signal);
+    if (sandbox.ref !== null) await provider.extend(ref, LIMITS.sandboxLeaseMs, signal);
+    await updateSandbox(deps.pool, sandbox.id, 'running', LIMITS.sandboxLeaseMs, ref);
+    return true;
   });
-}
-
-function providerOf(session: SessionForTurn): string {
-  if (session.environment.type === 'cloud') return session.environment.provider;
-  throw new LonghaulError('sandbox_invalid', 'a self_hosted environment runs no tools here');
-}
-
-function specOf(deps: ActivityDeps, session: SessionForTurn): SandboxSpec {
-  return {
-    owner: deps.sandboxOwner,
-    labels: { session: session.id, team: session.teamId },
-    env: {},
-    memoryBytes: LIMITS.sandboxMemoryBytes,
-    diskBytes: LIMITS.sandboxDiskBytes,
-    pids: LIMITS.sandboxPids,
-    cpus: LIMITS.sandboxCpus,
-    ttlMs: LIMITS.sandboxLeaseMs,
-  };
 }

@@ -1,12 +1,14 @@
 import { withTransaction } from '../../db/pool.ts';
-import { currentSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
+import { currentSandbox } from '../../db/queries/sandboxes.ts';
 import { writeSessionEnd } from '../../db/queries/session-end.ts';
 import { loadSessionForTurn } from '../../db/queries/session-status.ts';
 import type { CloseSessionArgs } from '../../workflows/activity-types.ts';
 import { collectOrTell } from '../artifacts/collect.ts';
 import { withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { actWhenIdle } from '../sandbox/idle.ts';
 import { forgetLease } from '../sandbox/lease.ts';
+import { deleteSnapshots, releaseSandbox } from '../sandbox/release.ts';
 import type { SessionKeys } from '../model/session-keys.ts';
 
 /**
@@ -19,23 +21,24 @@ export async function closeSession(deps: ActivityDeps, keys: SessionKeys, args: 
     keys.forget(args.sessionId);
     forgetLease(deps, args.sessionId);
     const sandbox = await currentSandbox(deps.pool, args.sessionId);
-    if (sandbox === undefined) return;
-    const { teamId } = await loadSessionForTurn(deps.pool, args.sessionId);
-    await collectOrTell(deps, { id: args.sessionId, teamId, isOver: true }, signal);
-    if (sandbox.ref !== null) await deps.sandboxProvider(sandbox.provider).destroy(sandbox.ref, signal);
-    await updateSandbox(deps.pool, sandbox.id, 'destroyed', 0);
+    if (sandbox !== undefined) {
+      const { teamId } = await loadSessionForTurn(deps.pool, args.sessionId);
+      await collectOrTell(deps, { id: args.sessionId, teamId, isOver: true }, signal);
+      await releaseSandbox(deps, sandbox, signal);
+    }
+    await deleteSnapshots(deps, args.sessionId, signal);
+    // The record has taken its credentials; the broker forgets their values at once instead of when it hears of it.
+    await deps.egress?.revoke(args.sessionId, signal);
   });
 }
 
-/** An idle session keeps its files but holds no processes. */
+/** An idle session keeps its files but holds no processes, when its environment says so by now; the reaper looks later. */
 export async function pauseSandbox(deps: ActivityDeps, args: { sessionId: string }): Promise<void> {
   await withHeartbeat(async (signal) => {
     const sandbox = await currentSandbox(deps.pool, args.sessionId);
     if (sandbox?.state !== 'running' || sandbox.ref === null) return;
-    forgetLease(deps, args.sessionId);
     const { teamId } = await loadSessionForTurn(deps.pool, args.sessionId);
     await collectOrTell(deps, { id: args.sessionId, teamId }, signal);
-    await deps.sandboxProvider(sandbox.provider).pause(sandbox.ref, signal);
-    await updateSandbox(deps.pool, sandbox.id, 'paused', 0);
+    await actWhenIdle(deps, sandbox, 'pause', signal);
   });
 }

@@ -1,28 +1,30 @@
 import type { SessionResource, SessionUsageResource } from '../../contracts/sessions.ts';
 import type { Queryable } from '../../db/pool.ts';
+import type { SandboxRow } from '../../db/queries/sandboxes.ts';
+import { lastSandboxes } from '../../db/queries/sandboxes.ts';
 import type { SessionRow } from '../../db/queries/sessions.ts';
 import type { UsageSum } from '../../db/queries/usage.ts';
 import { NO_USAGE, usageOfSessions } from '../../db/queries/usage.ts';
 import { renderDefinition } from './agents.ts';
+import { renderSandbox } from './sandboxes.ts';
 import { isoOrNull } from './times.ts';
 
 const MICROS_PER_CENT = 10_000;
 
 /** Sessions with what the ledger says they spent. */
 export async function renderSessions(db: Queryable, rows: SessionRow[]): Promise<SessionResource[]> {
-  const usage = await usageOfSessions(
-    db,
-    rows.map((row) => row.id),
-  );
-  return rows.map((row) => renderSession(row, usage.get(row.id) ?? NO_USAGE));
+  const ids = rows.map((row) => row.id);
+  const [usage, sandboxes] = [await usageOfSessions(db, ids), await lastSandboxes(db, ids)];
+  return rows.map((row) => renderSession(row, usage.get(row.id) ?? NO_USAGE, sandboxes.get(row.id)));
 }
 
 export async function renderOneSession(db: Queryable, row: SessionRow): Promise<SessionResource> {
-  const usage = await usageOfSessions(db, [row.id]);
-  return renderSession(row, usage.get(row.id) ?? NO_USAGE);
+  const [rendered] = await renderSessions(db, [row]);
+  if (rendered === undefined) throw new Error('one row makes one session');
+  return rendered;
 }
 
-function renderSession(row: SessionRow, usage: UsageSum): SessionResource {
+function renderSession(row: SessionRow, usage: UsageSum, sandbox: SandboxRow | undefined): SessionResource {
   return {
     id: row.id,
     type: 'session',
@@ -41,6 +43,7 @@ function renderSession(row: SessionRow, usage: UsageSum): SessionResource {
     labels: row.labels,
     repo: row.repo,
     trigger: row.trigger,
+    sandbox: renderSandbox(sandbox),
     usage: renderUsage(usage, activeSeconds(row)),
     stats: renderStats(row),
     created_at: row.createdAt.toISOString(),

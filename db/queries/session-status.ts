@@ -53,6 +53,11 @@ export async function setRunning(tx: Queryable, sessionId: string, more: EventDr
      WHERE id = $1 AND status IN ('idle', 'rescheduling') RETURNING id`,
     [sessionId],
   );
+  if (moved.rowCount !== 0) {
+    await tx.query('UPDATE sandboxes SET idle_since = NULL WHERE session_id = $1 AND idle_since IS NOT NULL', [
+      sessionId,
+    ]);
+  }
   const running = moved.rowCount === 0 ? [] : [{ type: 'session.status_running' }];
   await appendEvents(tx, sessionId, [...running, ...more]);
 }
@@ -71,6 +76,8 @@ export async function setIdle(
     [sessionId, JSON.stringify(stopReason)],
   );
   if (moved.rowCount === 0) return;
+  // The clock of the idle policy: kept here, where a session begins to wait, and by the database's time.
+  await tx.query(`UPDATE sandboxes SET idle_since = now() WHERE session_id = $1 AND state <> 'destroyed'`, [sessionId]);
   await appendEvents(tx, sessionId, [
     {
       type: 'session.status_idle',

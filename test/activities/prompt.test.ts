@@ -89,7 +89,7 @@ describe('the prompt', { timeout: BED_PATIENCE_MS * 2 }, () => {
 
   const promptOf = async (session: string): Promise<PromptMessage[]> => {
     const { agent } = await loadSessionForTurn(api.pool, session);
-    return (await buildPrompt(api.pool, session, agent)).messages;
+    return (await buildPrompt(api.pool, session, agent, '')).messages;
   };
   const over = (session: string): Promise<void> => driver.until('the turn is over', session, TURNS_OVER);
 

@@ -96,7 +96,7 @@ it('upgrades a database of the first release with all that is in it', { timeout:
   await migrate(url);
   await migrate(url);
   const paid = await loadSessionForTurn(pool, 'sesn_paid');
-  expect((await buildPrompt(pool, paid.id, paid.agent)).messages).toEqual([
+  expect((await buildPrompt(pool, paid.id, paid.agent, '')).messages).toEqual([
     { role: 'user', content: [{ type: 'text', text: 'hello' }] },
   ]);
   // Pools have what the budgets said, less what was spent.

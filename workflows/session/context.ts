@@ -10,6 +10,8 @@ const NEEDS_APPROVAL = defineSearchAttributeKey('NeedsApproval', SearchAttribute
 export interface SessionContext {
   args: SessionArgs;
   state: SessionState;
+  /** The preparation of the sandbox that runs now. */
+  preparing: Promise<unknown> | undefined;
   /** Renders the state for the Temporal UI; `waitingTools` are the tools that wait for a person. */
   show(waitingTools: string[]): void;
 }
@@ -19,6 +21,7 @@ export function sessionContext(args: SessionArgs, state: SessionState): SessionC
   return {
     args,
     state,
+    preparing: undefined,
     show(waitingTools) {
       setCurrentDetails(details(args, state, waitingTools));
       const status = state.peek().status;

@@ -1,8 +1,8 @@
-import { condition } from '@temporalio/workflow';
+import { ApplicationFailure, condition } from '@temporalio/workflow';
 import { assertNever } from '../../contracts/states.ts';
-import type { PlannedEffect, SettleApprovalResult, StepRef } from '../activity-types.ts';
+import type { PlannedEffect, RunEffectResult, SettleApprovalResult, StepRef } from '../activity-types.ts';
 import type { SessionContext } from './context.ts';
-import { effectRun, records } from './proxies.ts';
+import { effectRun, preparation, records } from './proxies.ts';
 
 interface Waiting {
   kind: 'approval' | 'custom';
@@ -46,22 +46,45 @@ function batches(effects: PlannedEffect[]): Runnable[][] {
 
 /** Runs an effect; when its outcome is lost, gives the question a human must answer. */
 async function runOne(
-  { args }: SessionContext,
+  context: SessionContext,
   effect: { effectId: string; tool: string; timeoutMs: number },
 ): Promise<[string, Waiting] | undefined> {
+  const { args } = context;
   const { effectId, tool, timeoutMs } = effect;
   const { runEffect } = effectRun(args.limits.turnTimeoutMs, timeoutMs, tool);
-  const result = await runEffect({ sessionId: args.sessionId, effectId, timeoutMs });
+  const result = await withSandbox(context, () => runEffect({ sessionId: args.sessionId, effectId, timeoutMs }));
   switch (result.outcome) {
     case 'succeeded':
     case 'failed':
     case 'denied':
       return undefined;
+    case 'unprepared':
+      throw ApplicationFailure.nonRetryable('its sandboxes are gone as soon as they are ready', 'sandbox_unavailable');
     case 'unknown':
       return [result.approvalId, { kind: 'approval', effectId, tool, timeoutMs, expiresAtMs: result.expiresAtMs }];
     default:
       return assertNever(result);
   }
+}
+
+/** Sandboxes prepared for one effect before it is given up. */
+const PREPARATIONS = 3;
+
+/** Prepares the sandbox first where the effect says so: only its answer decides, so older histories replay as they are. */
+async function withSandbox(context: SessionContext, run: () => Promise<RunEffectResult>): Promise<RunEffectResult> {
+  const { sessionId, limits } = context.args;
+  let result = await run();
+  for (let tries = 0; result.outcome === 'unprepared' && tries < PREPARATIONS; tries += 1) {
+    // Neighbours that run together wait for one preparation.
+    context.preparing ??= preparation(limits.turnTimeoutMs)
+      .prepareSandbox({ sessionId })
+      .finally(() => {
+        context.preparing = undefined;
+      });
+    await context.preparing;
+    result = await run();
+  }
+  return result;
 }
 
 /** Waits, with no activity running, until one of the questions is answered or expires, then acts on it. */

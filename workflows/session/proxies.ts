@@ -48,6 +48,21 @@ export const effectRun = (
   });
 
 /**
+ * Preparing a sandbox: packages, set-up, repositories. An attempt goes on where the last one was, because each step is a
+ * durable command that is recorded when it is done. Each has its own deadline, in the sandbox; a provider that is away is
+ * counted by the activity; the turn's clock ends it all.
+ */
+export const preparation = (turnTimeoutMs: number): Pick<SessionActivities, 'prepareSandbox'> =>
+  proxyActivities<Pick<SessionActivities, 'prepareSandbox'>>({
+    summary: 'prepare the sandbox',
+    startToCloseTimeout: LIMITS.sandboxPrepareMs,
+    scheduleToCloseTimeout: turnTimeoutMs + BEHIND_THE_TURN_MS,
+    heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    retry: { initialInterval: 200, backoffCoefficient: 2, maximumInterval: 10_000, maximumAttempts: 1_000 },
+  });
+
+/**
  * Short database work: idempotent by compare-and-swap, so it is tried until Postgres is back. Bounded by its attempts:
  * about 55 hours of an outage that workers see. Behind them stands the age a session may reach.
  */
