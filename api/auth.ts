@@ -14,7 +14,8 @@ export async function authenticate(db: Queryable, headers: IncomingHttpHeaders):
   return principal;
 }
 
-function keyOf(headers: IncomingHttpHeaders): string | undefined {
+/** The key as it was sent. */
+export function keyOf(headers: IncomingHttpHeaders): string | undefined {
   const bearer = /^Bearer +(\S+) *$/i.exec(headers.authorization ?? '')?.[1];
   if (bearer !== undefined) return bearer;
   const plain = headers['x-api-key'];

@@ -1,6 +1,8 @@
 import { LonghaulError } from '../contracts/error-codes.ts';
 import type { TemporalTarget } from '../temporal/config.ts';
 import { readTemporalTarget } from '../temporal/config.ts';
+import { readVaultKeys } from '../vault/config.ts';
+import type { KeyRing } from '../vault/key-ring.ts';
 
 export interface ApiConfig {
   databaseUrl: string;
@@ -13,6 +15,8 @@ export interface ApiConfig {
   /** Where clients reach this server, without a trailing slash; links begin with it. Empty: links are paths. */
   publicUrl: string;
   logLevel: string;
+  /** Refused without one: values would otherwise lie in the database as they are. */
+  vaultKeys: KeyRing;
 }
 
 /** Reads the environment; a bad value is refused by name. */
@@ -33,6 +37,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): ApiConfig {
     allowPublic: env['LONGHAUL_ALLOW_PUBLIC'] === '1',
     publicUrl: readPublicUrl(env['LONGHAUL_PUBLIC_URL']),
     logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
+    vaultKeys: readVaultKeys(env),
   };
 }
 

@@ -25,6 +25,7 @@ export function createServices(given: { pool: Pool; config: ApiConfig; logger: L
     logger,
     tracing: given.tracing ?? NO_TRACING,
     config,
+    vaultKeys: config.vaultKeys,
     gatewayProblems: () => [],
   };
 }

@@ -35,6 +35,8 @@ export interface Endpoint extends Described {
   response: z.ZodType;
   /** Fields of the answer that are shown once: a repeat under an Idempotency-Key gets null. */
   secrets?: readonly string[];
+  /** The body holds secrets: nothing may be stored from which it could be guessed. */
+  holdsSecrets?: boolean;
   run(context: Context, input: { params: unknown; query: unknown; body: unknown }): Promise<unknown>;
 }
 
@@ -75,6 +77,7 @@ interface EndpointSpec<
   body?: B;
   response: R;
   secrets?: readonly (keyof z.output<R> & string)[];
+  holdsSecrets?: boolean;
   handle: (
     context: Context,
     input: { params: z.output<P>; query: z.output<Q>; body: z.output<B> },

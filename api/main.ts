@@ -2,7 +2,7 @@ import type { AddressInfo } from 'node:net';
 import type { Server } from 'node:http';
 import { createServer } from 'node:http';
 import { createPool } from '../db/pool.ts';
-import { readGatewayConfig } from '../gateway/config.ts';
+import { readGatewayConfig, takeEnvironment } from '../gateway/config.ts';
 import { createGateway } from '../gateway/server.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { createLogger } from '../telemetry/logger.ts';
@@ -18,7 +18,7 @@ const DRAIN_MS = 8_000;
 
 /** The API process: gateway paths first, then the API; also the sweep that delivers what a crash left behind. */
 async function main(): Promise<void> {
-  const config = readConfig();
+  const config = readConfig(takeEnvironment());
   const logger = createLogger('api', config.logLevel);
   process.on('uncaughtException', (error) => logger.fatal({ err: error }, 'uncaught exception'));
   process.on('unhandledRejection', (reason) => logger.fatal({ err: reason }, 'unhandled rejection'));

@@ -1,10 +1,10 @@
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 import canonicalize from 'canonicalize';
 import type { Express, Request, RequestHandler, Response } from 'express';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { withTransaction } from '../db/pool.ts';
 import type { Principal } from '../db/queries/api-keys.ts';
-import { authenticate } from './auth.ts';
+import { authenticate, keyOf } from './auth.ts';
 import type { AnyEndpoint, Context, Endpoint, RawEndpoint } from './endpoint.ts';
 import { methodNotAllowed } from './errors.ts';
 import { idempotencyKey, onceUnderKey } from './idempotency.ts';
@@ -87,7 +87,7 @@ async function change(asked: Change): Promise<void> {
       principalId: principal.id,
       key: item.method === 'post' ? idempotencyKey(req) : undefined,
       route: `${item.method} ${req.path}`,
-      bodyDigest: () => digest(body),
+      bodyDigest: () => digest(body, item.holdsSecrets === true ? keyOf(req.headers) : undefined),
       work: () => {
         const given = { principal, services, log, request };
         return item.run({ ...given, db: tx, afterCommit: (work) => deliveries.push(work) }, input);
@@ -148,8 +148,10 @@ function hasBody(req: Request): boolean {
   return req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? '0') > 0;
 }
 
-function digest(body: unknown): string {
-  return createHash('sha256')
-    .update(canonicalize(body) ?? '')
-    .digest('hex');
+/**
+ * With `key`, nobody who reads the stored digest can try passwords against it: the caller's key is random and is not stored.
+ */
+function digest(body: unknown, key: string | undefined): string {
+  const hash = key === undefined ? createHash('sha256') : createHmac('sha256', key);
+  return hash.update(canonicalize(body) ?? '').digest('hex');
 }

@@ -6,6 +6,7 @@ import type { Delivery } from './delivery.ts';
 import type { EventHub } from './event-hub.ts';
 import type { Metrics } from './metrics.ts';
 import type { Schedules } from './schedules.ts';
+import type { KeyRing } from '../vault/key-ring.ts';
 import type { Temporal } from './temporal.ts';
 
 /** What routes work with; built once, in main.ts or by a test. */
@@ -19,6 +20,8 @@ export interface Services {
   logger: Logger;
   tracing: Tracing;
   config: ApiConfig;
+  /** Seals what vaults hold; nothing here opens it. */
+  vaultKeys: KeyRing;
   /** What is wrong with the routes of the gateway in this process; set by who runs one. */
   gatewayProblems: () => readonly string[];
 }

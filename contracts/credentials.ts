@@ -81,3 +81,31 @@ export interface SessionCredential extends CredentialRules {
   createdAt: Date;
   revokedAt: Date | null;
 }
+
+/** `vault://<back end>/<path>#<field>`; a path has no segment that leads elsewhere. */
+export const SECRET_REF =
+  /^vault:\/\/(?<backend>env|file|hashicorp|infisical)\/(?!\.{1,2}(?:\/|#|$))(?<path>[\w.@ -]+(?:\/(?!\.{1,2}(?:\/|#|$))[\w.@ -]+)*)(?:#(?<field>[\w.-]{1,128}))?$/;
+export type BackendName = 'env' | 'file' | 'hashicorp' | 'infisical';
+
+/** Where a value lies in a back end. */
+export interface SecretRef {
+  backend: BackendName;
+  path: string;
+  /** null: the only field, or `value`. */
+  field: string | null;
+}
+
+/** Undefined for what is no reference. */
+export function parseSecretRef(text: string): SecretRef | undefined {
+  const groups = SECRET_REF.exec(text)?.groups;
+  if (groups === undefined) return undefined;
+  return { backend: groups['backend'] as BackendName, path: groups['path'] ?? '', field: groups['field'] ?? null };
+}
+
+/** A placeholder in one of these would change what programs of the sandbox do, or cut it off from the broker. */
+const RESERVED_VARIABLES =
+  /^(?:PATH|HOME|USER|SHELL|PWD|TMPDIR|TERM|LANG|LC_.*|IFS|ENV|BASH_ENV|PS4|LD_.*|DYLD_.*|GCONV_PATH|NODE_OPTIONS|NODE_EXTRA_CA_CERTS|PYTHONPATH|PYTHONSTARTUP|PERL5LIB|PERL5OPT|RUBYOPT|RUBYLIB|JAVA_TOOL_OPTIONS|GIT_SSL_.*|GIT_CONFIG.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|PIP_CERT|NPM_CONFIG_CAFILE|AWS_CA_BUNDLE|DENO_CERT|(?:HTTPS?|ALL|NO)_PROXY)$/i;
+
+export function isReservedVariable(name: string): boolean {
+  return RESERVED_VARIABLES.test(name);
+}

@@ -3,7 +3,7 @@ import { canonicalHostPattern, isCidr, isPathGlob } from './hosts.ts';
 import { LIMITS } from './limits.ts';
 
 /** A host name or address, or `*.` before a name for all names below it. Kept in the one form in which it is compared. */
-const hostPattern = z
+export const hostPattern = z
   .string()
   .min(1)
   .max(253)
@@ -19,7 +19,7 @@ const hostPattern = z
   .meta({ example: '*.example.com' });
 const hosts = z.array(hostPattern).max(LIMITS.egressHosts);
 
-const methods = z
+export const methods = z
   .array(
     z
       .string()
@@ -28,7 +28,7 @@ const methods = z
   )
   .min(1)
   .max(20);
-const paths = z
+export const paths = z
   .array(
     z
       .string()

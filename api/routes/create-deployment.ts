@@ -6,6 +6,7 @@ import { endpoint } from '../endpoint.ts';
 import { requireUnlimitedCalls } from '../key-changes.ts';
 import { renderOneDeployment } from '../render/deployments.ts';
 import { requireCron } from '../schedules.ts';
+import { requireVaults } from '../vaults.ts';
 
 export const createDeployment = endpoint({
   method: 'post',
@@ -20,6 +21,7 @@ export const createDeployment = endpoint({
     const agent = await resolveDeployedAgent(db, principal.teamId, body.agent);
     await requireBudgetable(db, principal.teamId, { model: agent.model, budget: body.budget, field: 'budget' });
     const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
+    await requireVaults(db, principal.teamId, body.vault_ids ?? []);
     const row = await insertDeployment(
       db,
       { teamId: principal.teamId, createdBy: principal.userId },

@@ -4,6 +4,7 @@ import { resolveAgent } from '../agent-reference.ts';
 import { requireBudgetable } from '../budget.ts';
 import { requireRunnableEnvironment } from '../deployment-fields.ts';
 import { endpoint } from '../endpoint.ts';
+import { requireVaults } from '../vaults.ts';
 import { requireUnlimitedCalls } from '../key-changes.ts';
 import { traceFirstInputs } from '../trace-inputs.ts';
 import { renderOneSession } from '../render/sessions.ts';
@@ -20,6 +21,7 @@ export const createSession = endpoint({
     requireUnlimitedCalls(principal);
     const agent = await resolveAgent(db, principal.teamId, body.agent);
     const environment = await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
+    await requireVaults(db, principal.teamId, body.vault_ids ?? []);
     const { budget } = body;
     await requireBudgetable(db, principal.teamId, { model: agent.definition.model.id, budget, field: 'budget' });
     for (const [index, event] of (body.initial_events ?? []).entries()) {

@@ -76,6 +76,21 @@ import { getFile } from './get-file.ts';
 import { listFiles } from './list-files.ts';
 import { openFileLink } from './open-file-link.ts';
 import { uploadFile } from './upload-file.ts';
+import { createVault } from './create-vault.ts';
+import { listVaults } from './list-vaults.ts';
+import { getVault } from './get-vault.ts';
+import { updateVault } from './update-vault.ts';
+import { archiveVault } from './archive-vault.ts';
+import { deleteVault } from './delete-vault.ts';
+import { createCredential } from './create-credential.ts';
+import { listCredentials } from './list-credentials.ts';
+import { getCredential } from './get-credential.ts';
+import { updateCredential } from './update-credential.ts';
+import { archiveCredential } from './archive-credential.ts';
+import { deleteCredential } from './delete-credential.ts';
+import { createVaultBinding } from './create-vault-binding.ts';
+import { listVaultBindings } from './list-vault-bindings.ts';
+import { deleteVaultBinding } from './delete-vault-binding.ts';
 
 /** Every route of the API, in the order of the documentation. */
 export const ENDPOINTS: readonly AnyEndpoint[] = [
@@ -126,6 +141,21 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   archiveDeployment,
   listDeploymentRuns,
   getDeploymentRun,
+  createVault,
+  listVaults,
+  getVault,
+  updateVault,
+  archiveVault,
+  deleteVault,
+  createCredential,
+  listCredentials,
+  getCredential,
+  updateCredential,
+  archiveCredential,
+  deleteCredential,
+  createVaultBinding,
+  listVaultBindings,
+  deleteVaultBinding,
   createKey,
   listKeys,
   getKey,

@@ -11,6 +11,7 @@ import { requireUnlimitedCalls } from '../key-changes.ts';
 import { requireLiveDeployment } from '../live-deployment.ts';
 import { renderOneDeployment } from '../render/deployments.ts';
 import { requireCron } from '../schedules.ts';
+import { requireVaults } from '../vaults.ts';
 
 export const updateDeployment = endpoint({
   method: 'post',
@@ -26,6 +27,7 @@ export const updateDeployment = endpoint({
     if (body.schedule !== undefined && body.schedule !== null) requireCron(body.schedule);
     const agent = await editedAgent(db, before, body);
     if (body.environment_id !== undefined) await requireRunnableEnvironment(db, principal.teamId, body.environment_id);
+    await requireVaults(db, principal.teamId, body.vault_ids ?? []);
     const row = await saveDeployment(db, before.id, {
       name: body.name ?? before.name,
       description: patchText(before.description, body.description),

@@ -178,6 +178,19 @@ export async function updateCredential(tx: Queryable, id: string, fields: Creden
   );
 }
 
+/** When the token that is stored ends, as its owner says. */
+export async function setExpiry(
+  tx: Queryable,
+  { id, currentVersion }: { id: string; currentVersion: number },
+  expiresAt: Date,
+): Promise<void> {
+  await tx.query('UPDATE credential_versions SET expires_at = $3 WHERE credential_id = $1 AND version = $2', [
+    id,
+    currentVersion,
+    expiresAt,
+  ]);
+}
+
 /** Archives one credential, or all of a vault; their values are destroyed with it. Returns those it changed. */
 export async function archiveCredentials(
   tx: Queryable,

@@ -11,6 +11,7 @@ import { findRunByWorkflow, insertRun } from './deployment-runs.ts';
 import { getEnvironment } from './environments.ts';
 import type { InitialEventDraft } from './sessions.ts';
 import { createSession } from './sessions.ts';
+import { findVaults } from './vaults.ts';
 
 export interface CronSchedule {
   type: 'cron';
@@ -192,7 +193,9 @@ export async function createDeploymentSession(
     trigger: firing.trigger,
     workflowId: firing.workflowId,
   };
-  const error = refusalOf(agent.archivedAt, environment.archivedAt);
+  const error =
+    refusalOf(agent.archivedAt, environment.archivedAt) ??
+    refusalOfVaults(row.vaultIds, await findVaults(tx, row.teamId, row.vaultIds));
   if (error !== undefined) {
     await insertRun(tx, { ...run, sessionId: null, error });
     await setDeploymentStatus(tx, row.id, 'paused', { type: 'error', error: { type: error.type } });
@@ -222,6 +225,16 @@ function refusalOf(agentArchivedAt: Date | null, environmentArchivedAt: Date | n
   if (agentArchivedAt !== null) return { type: 'agent_archived_error', message: 'the agent is archived' };
   if (environmentArchivedAt !== null) {
     return { type: 'environment_archived_error', message: 'the environment is archived' };
+  }
+  return undefined;
+}
+
+function refusalOfVaults(ids: readonly string[], found: ReadonlyMap<string, { isArchived: boolean }>) {
+  if (ids.some((id) => !found.has(id))) {
+    return { type: 'vault_not_found_error', message: 'a vault of the deployment is gone' };
+  }
+  if (ids.some((id) => found.get(id)?.isArchived === true)) {
+    return { type: 'vault_archived_error', message: 'a vault of the deployment is archived' };
   }
   return undefined;
 }

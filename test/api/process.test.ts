@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
@@ -11,6 +12,7 @@ import { testDatabase } from '../support/postgres.ts';
 
 /** The built api as a process of its own. */
 const MAIN = fileURLToPath(new URL('../../dist/api/main.js', import.meta.url));
+const VAULT_KEY = randomBytes(32).toString('base64');
 const running: ChildProcess[] = [];
 afterEach(() => {
   for (const child of running.splice(0)) child.kill('SIGKILL');
@@ -27,7 +29,7 @@ async function freePort(): Promise<number> {
 
 function start(env: Record<string, string>): { child: ChildProcess; output: () => string } {
   const child = spawn(process.execPath, [MAIN], {
-    env: { PATH: process.env['PATH'], LONGHAUL_LOG_LEVEL: 'info', ...env },
+    env: { PATH: process.env['PATH'], LONGHAUL_LOG_LEVEL: 'info', LONGHAUL_VAULT_KEY: VAULT_KEY, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   running.push(child);
@@ -128,3 +130,16 @@ it('does not listen to other machines unless told twice', async () => {
   await once(child, 'exit');
   await database.drop();
 });
+
+it('does not start without a master key for the vault, and does not tell what a wrong one was', async () => {
+  for (const [key, says] of [
+    ['', 'there is no master key for the vault'],
+    ['c2hvcnQ-this-is-no-key', 'is not 32 bytes'],
+  ] as const) {
+    const { child, output } = start({ DATABASE_URL: 'postgresql://127.0.0.1:1/none', LONGHAUL_VAULT_KEY: key });
+    const [code] = (await once(child, 'exit')) as [number];
+    expect(code).toBe(1);
+    expect(output()).toContain(says);
+    if (key !== '') expect(output()).not.toContain(key);
+  }
+}, 60_000);

@@ -8,6 +8,7 @@ import type { Pool } from '../../db/pool.ts';
 import { createPool } from '../../db/pool.ts';
 import { createApiKey } from '../../db/queries/api-keys.ts';
 import { createLogger } from '../../telemetry/logger.ts';
+import { KeyRing } from '../../vault/key-ring.ts';
 import { testDatabase } from '../support/postgres.ts';
 
 export interface TestApi {
@@ -48,6 +49,7 @@ export async function testApi(options: { temporalAddress?: string } = {}): Promi
       allowPublic: false,
       publicUrl: '',
       logLevel: 'silent',
+      vaultKeys: KeyRing.parse(randomBytes(32).toString('base64')),
     },
   });
   const app = createApp(services);
