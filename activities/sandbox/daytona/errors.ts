@@ -60,9 +60,11 @@ export function normalised(error: unknown, what: string, secret: string): unknow
   const told = secret === '' ? error.message : error.message.replaceAll(secret, '…');
   const status = error.statusCode === undefined ? '' : ` (${error.statusCode})`;
   const waitMs = retryAfterMs(error);
-  return new LonghaulError(codeOf(error), `${what}: ${told.slice(0, MESSAGE_CHARACTERS)}${status}`, {
-    ...(waitMs === undefined ? {} : { retryAfterMs: waitMs }),
-  });
+  return new LonghaulError(
+    codeOf(error),
+    `${what}: ${told.slice(0, MESSAGE_CHARACTERS)}${status}`,
+    waitMs === undefined ? {} : { retryAfterMs: waitMs },
+  );
 }
 
 /** Gives up waiting when asked to: the SDK's calls take no signal, but all of them have deadlines. */

@@ -7,6 +7,7 @@ import { LonghaulError } from '../../../contracts/error-codes.ts';
 const STAGE = '/tmp/.longhaul-stage';
 /** A single argument may have 128 KiB; what is larger goes by a file. */
 const INLINE_CHARACTERS = 90_000;
+const INLINE_INPUT_BYTES = 24 * 1024;
 const SHORT_MS = 60_000;
 const TRANSFER_S = 30 * 60;
 const ERROR_BYTES = 16_384;
@@ -53,7 +54,7 @@ function framed(argv: string[], stdin: string, maxBytes: number): string {
   return [
     'd=$(mktemp -d /tmp/.longhaul-call.XXXXXXXX) || exit 1',
     `trap 'rm -rf "$d"' EXIT`,
-    `( ${argv.map(quoted).join(' ')} ) < ${stdin} > "$d/out" 2> "$d/err"`,
+    `${stdin} ( ${argv.map(quoted).join(' ')} ) > "$d/out" 2> "$d/err"`,
     'c=$?',
     `[ "$(head -c ${maxBytes + 1} "$d/out" | wc -c)" -le ${maxBytes} ] || c=${OVER}`,
     `printf 'longhaul %d\\n' "$c"`,
@@ -63,14 +64,17 @@ function framed(argv: string[], stdin: string, maxBytes: number): string {
   ].join('\n');
 }
 
+function bytesOf(base64: string): Buffer {
+  return Buffer.from(base64, 'base64');
+}
+
 function parse(text: string): InsideResult {
   const [, code, rest] = /(?:^|\n)longhaul (\d+)\n([\s\S]*)$/.exec(text) ?? [];
   const end = rest?.startsWith('.\n') === true ? 0 : (rest?.indexOf('\n.\n') ?? -1) + 1;
   if (code === undefined || rest === undefined || (end === 0 && !rest.startsWith('.\n'))) {
     throw new LonghaulError('sandbox_unavailable', `the sandbox could not run a command: ${text.slice(-200)}`);
   }
-  const decode = (part: string): Buffer => Buffer.from(part, 'base64');
-  return { code: Number(code), stdout: decode(rest.slice(0, end)), stderr: decode(rest.slice(end + 2)) };
+  return { code: Number(code), stdout: bytesOf(rest.slice(0, end)), stderr: bytesOf(rest.slice(end + 2)) };
 }
 
 /** One short command, to its end; not for the agent's, which outlive their caller. */
@@ -80,15 +84,15 @@ export async function runInside(
   options: { input?: Uint8Array; maxBytes: number; signal: AbortSignal },
 ): Promise<InsideResult> {
   const { input, maxBytes, signal } = options;
-  let stdin = '/dev/null';
-  if (input !== undefined && input.length > 0) {
-    stdin = `${STAGE}/${randomUUID()}`;
-    await upload(sandbox, stdin, input, signal);
-  }
+  const isInline = (input?.length ?? 0) <= INLINE_INPUT_BYTES;
+  const inline = Buffer.from(isInline ? (input ?? []) : []).toString('base64');
+  const staged = isInline ? undefined : `${STAGE}/${randomUUID()}`;
+  const stdin = staged === undefined ? `printf %s '${inline}' | base64 -d |` : `cat ${staged} |`;
+  if (staged !== undefined && input !== undefined) await upload(sandbox, staged, input, signal);
   try {
     return parse(await runScript(sandbox, framed(argv, stdin, maxBytes), SHORT_MS, signal));
   } finally {
-    if (stdin !== '/dev/null') await forget(sandbox, stdin);
+    if (staged !== undefined) await forget(sandbox, staged);
   }
 }
 

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { Sandbox } from '@daytonaio/sdk';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { SandboxSpec } from '../port.ts';
+import { unsupported } from '../unsupported.ts';
 import { runInside } from './inside.ts';
 
 const BUNDLE_BYTES = 16 * 1024 * 1024;
@@ -15,12 +16,11 @@ for folder in /workspace; do
 done
 [ "$1" = trust ] || exit 0
 mkdir -p /tmp/.longhaul-stage
-cat > /tmp/.longhaul-stage/trust.$$ || exit 1
-as_root mkdir -p /etc/ssl/certs
-as_root cp /tmp/.longhaul-stage/trust.$$ /etc/ssl/certs/ca-certificates.crt
+bundle=/tmp/.longhaul-stage/trust.$$
+cat > "$bundle" && as_root mkdir -p /etc/ssl/certs && as_root cp "$bundle" /etc/ssl/certs/ca-certificates.crt
 code=$?
-rm -f /tmp/.longhaul-stage/trust.$$
-exit $code
+rm -f "$bundle"
+[ "$code" = 0 ] || exit 2
 `;
 
 /** What every sandbox has before its first command: a folder to work in, and whom to trust. */
@@ -37,5 +37,6 @@ export async function prepare(sandbox: Sandbox, spec: SandboxSpec, signal: Abort
   });
   if (code === 0) return;
   const reason = stderr.toString().trim().slice(-300);
+  if (code === 2) throw unsupported('daytona', `be given authorities to trust: ${reason}`);
   throw new LonghaulError('sandbox_invalid', `the image cannot be used, its user may not prepare it: ${reason}`);
 }

@@ -3,6 +3,7 @@ import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { SandboxRef, SnapshotInfo, SnapshotRef } from '../port.ts';
 import type { DaytonaClient } from './client.ts';
 import { statusOf } from './errors.ts';
+import { phaseOf } from './state.ts';
 import { LABEL, snapshotName, snapshotPrefix } from './spec.ts';
 
 type VendorSnapshot = Awaited<ReturnType<Daytona['snapshot']['get']>>;
@@ -55,6 +56,13 @@ export async function saveSnapshot(
 /** Whether nobody saves it at this moment: the snapshot that comes may be the one that is wanted. */
 async function isIdle(sandbox: Sandbox): Promise<boolean> {
   await sandbox.refreshData();
+  const phase = phaseOf(sandbox.state);
+  if (phase === 'broken' || phase === 'gone') {
+    throw new LonghaulError(
+      'sandbox_lost',
+      `the sandbox is ${sandbox.state}: ${sandbox.errorReason ?? 'no reason given'}`,
+    );
+  }
   return sandbox.state !== 'snapshotting';
 }
 

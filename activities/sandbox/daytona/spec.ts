@@ -92,6 +92,10 @@ export function ttlMinutes(ttlMs: number, maxIdleMs: number): number {
   return Math.ceil(Math.max(ttlMs, maxIdleMs) / 60_000);
 }
 
+function gib(bytes: number): number {
+  return Math.max(1, Math.ceil(bytes / GIB));
+}
+
 /** What the vendor is asked for. */
 export function createParams(
   spec: SandboxSpec,
@@ -118,7 +122,6 @@ export function createParams(
   if (spec.snapshot !== undefined) return { ...base, snapshot: spec.snapshot.id };
   if (spec.image === undefined) return base;
   if (!isImage(spec.image)) return { ...base, snapshot: spec.image };
-  const gib = (bytes: number): number => Math.max(1, Math.ceil(bytes / GIB));
   const resources = {
     cpu: Math.max(1, Math.ceil(spec.cpus)),
     memory: gib(spec.memoryBytes),

@@ -9,7 +9,7 @@ import { LocalProvider } from '../../../activities/sandbox/local/provider.ts';
 import type { SandboxRef } from '../../../activities/sandbox/port.ts';
 import { createLogger } from '../../../telemetry/logger.ts';
 import { bulkDownload, bulkUpload, DaemonError, execute, preview } from './toolbox.ts';
-import { type DoubleSandbox, DoubleStore, sandboxDto } from './store.ts';
+import { type DoubleSandbox, DoubleStore, sandboxDto, snapshotDto } from './store.ts';
 
 /** What goes wrong with the next requests that match. */
 export interface Fault {
@@ -253,26 +253,18 @@ export class DaytonaDouble {
   }
 
   private async snapshots(call: Call, id: string | undefined): Promise<{ status: number; body: unknown }> {
-    const show = (each: ReturnType<DoubleStore['snapshotOf']>): object => ({
-      id: each?.id,
-      name: each?.name,
-      general: false,
-      state: 'active',
-      size: (each?.ref.sizeBytes ?? 0) / 1024 ** 3,
-      createdAt: new Date(each?.createdAtMs ?? 0).toISOString(),
-    });
     if (id === undefined) {
       const page = Number(call.query.get('page') ?? 1);
       const limit = Number(call.query.get('limit') ?? 100);
       const all = [...this.store.snapshots.values()];
       const totalPages = Math.max(1, Math.ceil(all.length / limit));
-      const items = all.slice((page - 1) * limit, page * limit).map(show);
+      const items = all.slice((page - 1) * limit, page * limit).map(snapshotDto);
       return { status: 200, body: { items, total: all.length, page, totalPages } };
     }
     const found = this.store.snapshotOf(id);
     if (found === undefined) throw new ApiError(404, `Snapshot ${id} not found`);
     if (call.method === 'DELETE') await this.store.removeSnapshot(found);
-    return { status: 200, body: call.method === 'DELETE' ? null : show(found) };
+    return { status: 200, body: call.method === 'DELETE' ? null : snapshotDto(found) };
   }
 
   private running(sandbox: DoubleSandbox): SandboxRef {

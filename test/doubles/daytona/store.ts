@@ -21,6 +21,7 @@ export interface DoubleSandbox {
   name: string;
   state: DoubleState;
   recoverable: boolean;
+  reason: string | undefined;
   labels: Record<string, string>;
   /** The body of the request that made it. */
   request: Record<string, unknown>;
@@ -72,6 +73,7 @@ export class DoubleStore {
       name: typeof request['name'] === 'string' ? request['name'] : id,
       state: 'creating',
       recoverable: false,
+      reason: undefined,
       labels: (request['labels'] ?? {}) as Record<string, string>,
       request,
       network: request,
@@ -82,7 +84,7 @@ export class DoubleStore {
     };
     this.made += 1;
     this.sandboxes.set(id, made);
-    const snapshot = this.snapshotOf(String(request['snapshot'] ?? ''));
+    const snapshot = typeof request['snapshot'] === 'string' ? this.snapshotOf(request['snapshot']) : undefined;
     this.move(made, 'started', async () => {
       const env = (request['env'] ?? {}) as Record<string, string>;
       const from = snapshot === undefined ? {} : { snapshot: snapshot.ref };
@@ -93,14 +95,23 @@ export class DoubleStore {
 
   /** As the vendor: the answer comes before the change is over. */
   private move(sandbox: DoubleSandbox, to: DoubleState, work: () => Promise<unknown>): void {
-    sandbox.change = sandbox.change.then(work).then(
-      () => {
-        if (sandbox.state !== 'destroyed') sandbox.state = to;
-      },
-      () => {
-        sandbox.state = 'error';
-      },
-    );
+    sandbox.change = this.change(sandbox, to, sandbox.change, work);
+  }
+
+  private async change(
+    sandbox: DoubleSandbox,
+    to: DoubleState,
+    before: Promise<void>,
+    work: () => Promise<unknown>,
+  ): Promise<void> {
+    await before;
+    try {
+      await work();
+      if (sandbox.state !== 'destroyed') sandbox.state = to;
+    } catch (error) {
+      sandbox.state = 'error';
+      sandbox.reason = String(error);
+    }
   }
 
   start(sandbox: DoubleSandbox): void {
@@ -145,12 +156,12 @@ export class DoubleStore {
   }
 
   async close(): Promise<void> {
-    for (const sandbox of [...this.sandboxes.values()]) {
+    for (const sandbox of this.sandboxes.values()) {
       await sandbox.change;
       this.destroy(sandbox);
       await sandbox.change;
     }
-    for (const snapshot of [...this.snapshots.values()]) await this.removeSnapshot(snapshot);
+    for (const snapshot of this.snapshots.values()) await this.removeSnapshot(snapshot);
   }
 }
 
@@ -175,7 +186,7 @@ export function sandboxDto(sandbox: DoubleSandbox, toolboxProxyUrl: string, isLi
     memory: request['memory'] ?? 1,
     disk: request['disk'] ?? 3,
     state: sandbox.state,
-    errorReason: sandbox.state === 'error' ? 'made to fail' : undefined,
+    errorReason: sandbox.reason,
     recoverable: sandbox.recoverable,
     autoStopInterval: request['autoStopInterval'] ?? 15,
     autoDestroyAt: sandbox.destroyAtMs === null ? undefined : new Date(sandbox.destroyAtMs).toISOString(),
@@ -189,4 +200,10 @@ export function sandboxDto(sandbox: DoubleSandbox, toolboxProxyUrl: string, isLi
     domainAllowList: network['domainAllowList'],
     ...(isListed ? {} : { env: request['env'] ?? {}, outboundProxyUrl: request['outboundProxyUrl'] }),
   };
+}
+
+export function snapshotDto(snapshot: DoubleSnapshot): object {
+  const { id, name, ref, createdAtMs } = snapshot;
+  const createdAt = new Date(createdAtMs).toISOString();
+  return { id, name, general: false, state: 'active', size: ref.sizeBytes / 1024 ** 3, createdAt };
 }
