@@ -1,6 +1,8 @@
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { z } from 'zod';
+import { readDaytonaConfig } from '../activities/sandbox/daytona/config.ts';
+import type { DaytonaOptions } from '../activities/sandbox/daytona/provider.ts';
 import type { TemporalTarget } from '../temporal/config.ts';
 import { readTemporalTarget } from '../temporal/config.ts';
 import type { EgressClientConfig } from '../egress/client.ts';
@@ -28,6 +30,7 @@ export interface WorkerConfig {
   home: string;
   sandboxRoot: string;
   sandboxOwner: string;
+  daytona?: DaytonaOptions | undefined;
   taskQueue: string;
   logLevel: string;
   buildId: string | undefined;
@@ -55,6 +58,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     sandboxRoot: path.join(home, 'sandboxes'),
     // Sandboxes of the local provider belong to one home on one host.
     sandboxOwner: `${hostname()}:${home}`,
+    daytona: readDaytonaConfig(env),
     taskQueue: parsed.data.LONGHAUL_TASK_QUEUE,
     logLevel: parsed.data.LONGHAUL_LOG_LEVEL,
     buildId: parsed.data.LONGHAUL_BUILD_ID,

@@ -10,7 +10,7 @@ export function createDeps(
   given: Pick<ActivityDeps, 'pool' | 'temporal' | 'logger' | 'tracing'>,
 ): ActivityDeps {
   const { logger } = given;
-  const providers = createSandboxProviders({ rootDir: config.sandboxRoot, logger });
+  const providers = createSandboxProviders({ rootDir: config.sandboxRoot, logger, daytona: config.daytona });
   return {
     ...given,
     taskQueue: config.taskQueue,

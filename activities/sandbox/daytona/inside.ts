@@ -144,6 +144,14 @@ export async function withUpload<T>(
   }
 }
 
+async function arrived(pieces: AsyncIterator<Buffer>, path: string): Promise<IteratorResult<Buffer>> {
+  try {
+    return await pieces.next();
+  } catch (cause) {
+    throw new LonghaulError('sandbox_unavailable', `${path}: the connection broke`, { cause });
+  }
+}
+
 /** Streams a file out, by a link without odd characters. */
 export async function* download(
   sandbox: Sandbox,
@@ -158,9 +166,15 @@ export async function* download(
   try {
     const stream = await sandbox.fs.downloadFileStream(link, { signal, timeout: TRANSFER_S });
     let got = 0;
-    for await (const piece of stream as AsyncIterable<Buffer>) {
-      got += piece.length;
-      yield piece;
+    stream.once('error', () => undefined);
+    const pieces = (stream as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
+    try {
+      for (let next = await arrived(pieces, path); next.done !== true; next = await arrived(pieces, path)) {
+        got += next.value.length;
+        yield next.value;
+      }
+    } finally {
+      stream.destroy();
     }
     // A connection that breaks may look like the end of the file.
     if (got < sizeBytes) throw new LonghaulError('sandbox_unavailable', `${path}: only ${got} bytes arrived`);

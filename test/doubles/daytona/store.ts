@@ -86,7 +86,9 @@ export class DoubleStore {
     this.sandboxes.set(id, made);
     const snapshot = typeof request['snapshot'] === 'string' ? this.snapshotOf(request['snapshot']) : undefined;
     this.move(made, 'started', async () => {
-      const env = (request['env'] ?? {}) as Record<string, string>;
+      const secrets = ((request['secrets'] ?? []) as Record<string, string>[]).flatMap((each) => Object.keys(each));
+      const placeholders = secrets.map((name) => [name, `dtn_secret_${randomUUID().replaceAll('-', '')}`]);
+      const env = { ...(request['env'] ?? {}), ...Object.fromEntries(placeholders) } as Record<string, string>;
       const from = snapshot === undefined ? {} : { snapshot: snapshot.ref };
       made.ref = await this.backing.create({ owner: 'double', labels: {}, env, ...LIMITS, ...from }, id, signal());
     });
