@@ -11,16 +11,30 @@ import { follow, LONG_MS, shell, smallSpec, soon } from '../support/sandbox-comm
 
 sandboxConformance('daytona, the vendor’s SDK over a double of its service', makeDaytonaBed);
 
+async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+    return 'no error';
+  } catch (error) {
+    return error instanceof LonghaulError ? error.code : String(error);
+  }
+}
+
 describe('daytona: what goes wrong', { timeout: LONG_MS }, () => {
   let bed: DaytonaBed;
   let ref: SandboxRef;
-  const codeOf = async (work: Promise<unknown>): Promise<string> => {
-    try {
-      await work;
-      return 'no error';
-    } catch (error) {
-      return error instanceof LonghaulError ? error.code : String(error);
-    }
+  const read = async (): Promise<number> => {
+    let size = 0;
+    for await (const piece of bed.provider.readStream(ref, '/workspace/half', soon())) size += piece.length;
+    return size;
+  };
+
+  /** What the vendor was asked for. */
+  const asked = async (key: string, change: Parameters<typeof smallSpec>[1]): Promise<Record<string, unknown>> => {
+    const made = await bed.provider.create(smallSpec('faults', change), key, soon());
+    const { request } = bed.double.store.find(made.id) ?? {};
+    await bed.provider.destroy(made, soon());
+    return request ?? {};
   };
 
   beforeAll(async () => {
@@ -124,22 +138,11 @@ describe('daytona: what goes wrong', { timeout: LONG_MS }, () => {
   it('does not take half a file for the whole', async () => {
     await bed.provider.writeFile(ref, '/workspace/half', new Uint8Array(3_000_000), soon());
     bed.double.fail({ path: /bulk-download$/, how: 'cut' });
-    const read = async (): Promise<number> => {
-      let size = 0;
-      for await (const piece of bed.provider.readStream(ref, '/workspace/half', soon())) size += piece.length;
-      return size;
-    };
     expect(await codeOf(read())).toBe('sandbox_unavailable');
     expect(await read()).toBe(3_000_000);
   });
 
   it('asks for what the environment allows, with a limit of its own kind', async () => {
-    const asked = async (key: string, change: Parameters<typeof smallSpec>[1]): Promise<Record<string, unknown>> => {
-      const made = await bed.provider.create(smallSpec('faults', change), key, soon());
-      const { request } = bed.double.store.find(made.id) ?? {};
-      await bed.provider.destroy(made, soon());
-      return request ?? {};
-    };
     const plain = await asked('net-none', {});
     expect(plain).toMatchObject({ networkBlockAll: true, autoStopInterval: 0, ttlMinutes: 7 * 24 * 60, public: false });
     expect(plain).not.toHaveProperty('memory');
