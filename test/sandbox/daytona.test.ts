@@ -106,9 +106,9 @@ describe('daytona: what goes wrong', { timeout: LONG_MS }, () => {
     expect((await bed.provider.get(again, soon()))?.state).toBe('running');
     bed.double.fail({ path: new RegExp(made.id), how: 'hang' });
     const waiting = new AbortController();
-    const asked = bed.provider.get(again, waiting.signal);
+    const answer = bed.provider.get(again, waiting.signal);
     waiting.abort(new DOMException('stop', 'AbortError'));
-    await expect(asked).rejects.toMatchObject({ name: 'AbortError' });
+    await expect(answer).rejects.toMatchObject({ name: 'AbortError' });
   });
 
   it('says that a sandbox is lost, or gone, when a command meets it so', async () => {

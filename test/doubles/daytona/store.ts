@@ -88,7 +88,7 @@ export class DoubleStore {
     this.move(made, 'started', async () => {
       const secrets = ((request['secrets'] ?? []) as Record<string, string>[]).flatMap((each) => Object.keys(each));
       const placeholders = secrets.map((name) => [name, `dtn_secret_${randomUUID().replaceAll('-', '')}`]);
-      const env = { ...(request['env'] ?? {}), ...Object.fromEntries(placeholders) } as Record<string, string>;
+      const env = { ...(request['env'] as Record<string, string> | undefined), ...Object.fromEntries(placeholders) };
       const from = snapshot === undefined ? {} : { snapshot: snapshot.ref };
       made.ref = await this.backing.create({ owner: 'double', labels: {}, env, ...LIMITS, ...from }, id, signal());
     });
