@@ -17,8 +17,10 @@ import { closeEgress } from './egress.ts';
 import { forgetLease } from './lease.ts';
 import { releaseSandbox } from './release.ts';
 
-/** Inside the time Postgres lets a transaction be idle: the lock against waking is held meanwhile. */
-const ACT_MS = 25_000;
+/** Whoever wants to wake it waits meanwhile. Saving copies files; the rest is short. */
+const ACT_MS = { pause: 25_000, expired: 25_000, snapshot: 90_000, destroy: 100_000 } as const;
+/** Postgres ends transactions that are idle for longer. */
+const KEEP_LOCK_MS = 10_000;
 
 /** `expired`: nobody has renewed its lease, whatever its session does. */
 type Reason = IdleAct | 'expired';
@@ -40,13 +42,16 @@ export async function actWhenIdle(
     if (row === undefined) return false;
     forgetLease(deps, sessionId);
     const session = await loadSessionForTurn(deps.pool, sessionId);
-    const signal = AbortSignal.any([given, AbortSignal.timeout(ACT_MS)]);
+    const signal = AbortSignal.any([given, AbortSignal.timeout(ACT_MS[reason])]);
+    const keeping = setInterval(() => void lock.query('SELECT 1').catch(() => undefined), KEEP_LOCK_MS);
     try {
       await act(deps, session, row, reason, signal);
     } catch (error) {
       // It goes on as it was, and is due again at the next sweep.
       if (row.state !== 'paused') await restore(deps, row);
       throw error;
+    } finally {
+      clearInterval(keeping);
     }
     return true;
   });
