@@ -75,7 +75,12 @@ export class Broker implements ControlTarget {
       authorities: createSecureContext({ ca: [systemAuthorities(), ...more], minVersion: 'TLSv1.2' }),
       parentProxy: config.parentProxy,
     });
-    this.#front = new Front({ leaves: new Leaves(this.#authority), limits: config.limits, logger });
+    this.#front = new Front({
+      leaves: new Leaves(this.#authority),
+      limits: config.limits,
+      logger,
+      identify: (username, password) => this.#identify(username, password),
+    });
     this.#sweeping = setInterval(() => void this.#sweep(), SWEEP_MS);
     this.#sweeping.unref();
   }
@@ -133,8 +138,8 @@ export class Broker implements ControlTarget {
     }
   }
 
-  /** A connection to the public listener that says whose it is. */
-  async admit(username: string, password: string): Promise<SandboxEgress | null> {
+  /** Whose a request to the public listener is, by what it says. */
+  async #identify(username: string, password: string): Promise<SandboxEgress | null> {
     const expected = Buffer.from(this.#passwordOf(username));
     const given = Buffer.from(password);
     if (given.length !== expected.length || !timingSafeEqual(given, expected)) return null;
@@ -220,17 +225,19 @@ export class Broker implements ControlTarget {
   }
 
   *#ofSession(sessionId: string): Iterable<Attached> {
-    for (const each of [...this.#attached.values()]) if (each.egress.identity.sessionId === sessionId) yield each;
+    for (const each of Array.from(this.#attached.values()))
+      if (each.egress.identity.sessionId === sessionId) yield each;
   }
 
   #change<T>(sandboxId: string, work: () => Promise<T>): Promise<T> {
     const before = this.#changing.get(sandboxId) ?? Promise.resolve();
     const now = before.then(work, work);
-    const settled = now.catch(() => undefined);
+    const settled: Promise<unknown> = now
+      .catch(() => undefined)
+      .finally(() => {
+        if (this.#changing.get(sandboxId) === settled) this.#changing.delete(sandboxId);
+      });
     this.#changing.set(sandboxId, settled);
-    void settled.then(() => {
-      if (this.#changing.get(sandboxId) === settled) this.#changing.delete(sandboxId);
-    });
     return now;
   }
 

@@ -18,15 +18,16 @@ export interface ControlTarget {
 }
 
 const id = z.string().min(1).max(128);
-const point = z.strictObject({
+/** Where a broker may listen for one sandbox; as `EgressPoint` of the sandbox port. */
+export const egressPoint = z.strictObject({
   type: z.literal('namespace'),
   pid: z.int().min(2),
   startTime: z.string().regex(/^\d{1,20}$/),
 });
-const attachBody = z.strictObject({ sessionId: id, point: point.nullable() });
+const attachBody = z.strictObject({ sessionId: id, point: egressPoint.nullable() });
 const redactBody = z.strictObject({ sessionId: id, texts: z.array(z.string()).max(1_000) });
 
-export type EgressPoint = z.infer<typeof point>;
+export type EgressPoint = z.infer<typeof egressPoint>;
 
 const BODY_BYTES = 8 * 1024 * 1024;
 

@@ -12,6 +12,8 @@ export interface Authority {
   port: number;
 }
 
+/** Anything but letters, marks, digits and what stands for a dot in some script. */
+const STRANGE = /[^\p{L}\p{M}\p{N}._\u{B7}\u{3002}\u{FF0E}-]/u;
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
 /** What resolvers may take for an IPv4 address although it is not written as one: 0x7f.1, 017700000001, 127.1. */
 const NUMERIC_LABEL = /^(?:\d+|0x[0-9a-f]*)$/;
@@ -23,8 +25,7 @@ const NUMERIC_LABEL = /^(?:\d+|0x[0-9a-f]*)$/;
 export function canonicalHost(given: string): CanonicalHost | null {
   if (given.startsWith('[')) return given.endsWith(']') ? canonicalIpv6(given.slice(1, -1)) : null;
   if (given.includes(':')) return canonicalIpv6(given);
-  if (given === '' || given.length > 1_024 || /[^\p{L}\p{M}\p{N}._\u00B7\u200C\u200D\u3002\uFF0E-]/u.test(given))
-    return null;
+  if (given === '' || given.length > 1_024 || STRANGE.test(given)) return null;
   // Plain names need no table of Unicode, and may have what it forbids.
   const ascii = /^[\x21-\x7e]*$/.test(given) ? given.toLowerCase() : domainToASCII(given);
   const host = ascii.endsWith('.') ? ascii.slice(0, -1) : ascii;

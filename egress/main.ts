@@ -5,6 +5,8 @@ import { Broker } from './broker.ts';
 import { readEgressConfig, takeEnvironment } from './config.ts';
 import { createControl } from './control.ts';
 import { DENY_ALL } from './deny-all.ts';
+import { databaseDirectory } from './directory.ts';
+import { listenPublicly } from './public-listener.ts';
 
 /** The egress broker: the only way out of a sandbox, and the only process that holds values of secrets. */
 async function main(): Promise<void> {
@@ -15,13 +17,17 @@ async function main(): Promise<void> {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-egress', max: 5 });
-  const broker = new Broker({ config, policies: DENY_ALL, logger, registry });
+  const broker = new Broker({ config, policies: DENY_ALL, directory: databaseDirectory(pool), logger, registry });
+  const publicListener = config.public === null ? null : await listenPublicly(config.public, broker.front);
   const control = createControl(broker, config.token, logger);
   await new Promise<void>((resolve, reject) => {
     control.once('error', reject);
     control.listen(config.port, config.host, resolve);
   });
   logger.info({ host: config.host, port: config.port }, 'egress broker ready');
+  broker
+    .reconcile()
+    .catch((error: unknown) => logger.warn({ err: error }, 'the sandboxes could not be looked through'));
 
   let isStopping = false;
   const stop = async (signal: NodeJS.Signals): Promise<void> => {
@@ -29,6 +35,7 @@ async function main(): Promise<void> {
     isStopping = true;
     logger.info({ signal }, 'egress broker stops');
     control.close();
+    publicListener?.close();
     await broker.close();
     control.closeAllConnections();
     await pool.end();

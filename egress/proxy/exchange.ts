@@ -103,11 +103,16 @@ export class Exchange implements Flow {
     const { body, hasBody } = this.#inbound;
     if (!hasBody || declared === 0) return { body, framing: { type: 'none' }, transform: null };
     if (allowed.requestBody === undefined) {
-      return { body, framing: declared === null ? { type: 'open' } : { type: 'sized', bytes: declared }, transform: null };
+      return {
+        body,
+        framing: declared === null ? { type: 'open' } : { type: 'sized', bytes: declared },
+        transform: null,
+      };
     }
     const transform = allowed.requestBody();
     const isExpected = valueOf(this.#inbound.headers, 'expect') !== null;
-    if (declared === null || declared > GATHERED_BYTES || isExpected) return { body, framing: { type: 'open' }, transform };
+    if (declared === null || declared > GATHERED_BYTES || isExpected)
+      return { body, framing: { type: 'open' }, transform };
     const pieces: Buffer[] = [];
     transform.on('data', (piece: Buffer) => pieces.push(piece));
     await pump(body, transform, (chunk) => this.#countOut(chunk, allowed));
@@ -148,7 +153,11 @@ export class Exchange implements Flow {
     const length = Number(valueOf(answer.headers, 'content-length') ?? 0);
     const isBodiless = method === 'HEAD' || answer.status === 204 || answer.status === 304;
     if (!isBodiless && length > allowed.limits.responseBodyBytes) {
-      throw new EgressFailure(502, 'response_too_large', `the answer has more than ${allowed.limits.responseBodyBytes} bytes`);
+      throw new EgressFailure(
+        502,
+        'response_too_large',
+        `the answer has more than ${allowed.limits.responseBodyBytes} bytes`,
+      );
     }
     const changed = allowed.response?.({ status: answer.status, headers: answer.headers });
     const transform = isBodiless ? null : (changed?.body?.() ?? null);
@@ -192,7 +201,11 @@ export class Exchange implements Flow {
     this.activeAtMs = performance.now();
     this.#bytesIn += chunk.length;
     if (this.#bytesIn > allowed.limits.responseBodyBytes) {
-      throw new EgressFailure(502, 'response_too_large', `the answer has more than ${allowed.limits.responseBodyBytes} bytes`);
+      throw new EgressFailure(
+        502,
+        'response_too_large',
+        `the answer has more than ${allowed.limits.responseBodyBytes} bytes`,
+      );
     }
     this.#spend(chunk);
   }

@@ -15,7 +15,12 @@ export class EgressFailure extends Error {
 export function toFailure(error: unknown): EgressFailure {
   if (error instanceof EgressFailure) return error;
   const code = (error as NodeJS.ErrnoException | null)?.code ?? '';
-  return new EgressFailure(502, 'upstream_failed', `the connection broke off (${code === '' ? 'unknown' : code})`, error);
+  return new EgressFailure(
+    502,
+    'upstream_failed',
+    `the connection broke off (${code === '' ? 'unknown' : code})`,
+    error,
+  );
 }
 
 interface Told {

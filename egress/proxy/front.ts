@@ -7,7 +7,7 @@ import type { EgressLimits } from '../config.ts';
 import type { SandboxEgress } from '../sandbox.ts';
 import type { Leaves } from '../tls/leaves.ts';
 import { Exchange } from './exchange.ts';
-import { EgressFailure, rawAnswer } from './failure.ts';
+import { EgressFailure, rawAnswer, toldAs } from './failure.ts';
 import { Http1Inbound, Http2Inbound } from './inbound.ts';
 import { printable, type Tunnel } from './request-head.ts';
 import { openTunnel } from './tunnel.ts';
@@ -18,19 +18,30 @@ const STREAMS_MAX = 100;
 /** Requests sent on one connection without waiting for answers. */
 const PIPELINED_MAX = 32;
 
+const UNKNOWN = {
+  status: 407,
+  code: 'proxy_authentication_required',
+  message: 'this proxy serves sandboxes with their own credentials',
+};
+
 /** What is known of a connection that requests come on. */
 interface Line {
-  sandbox: SandboxEgress;
+  /** null: the requests have to say it. */
+  sandbox: SandboxEgress | null;
   tunnel: Tunnel | null;
   /** Runs out when no complete head has come. */
   deadline: NodeJS.Timeout | undefined;
   unanswered: number;
+  /** Who said so on this connection before. */
+  admitted: SandboxEgress | null;
 }
 
 export interface FrontOptions {
   leaves: Leaves;
   limits: EgressLimits;
   logger: Logger;
+  /** The sandbox a proxy password belongs to. */
+  identify: (username: string, password: string) => Promise<SandboxEgress | null>;
 }
 
 /** The proxy as sandboxes see it: takes connections, finds the requests in them, hands each to an exchange. */
@@ -67,9 +78,16 @@ export class Front {
     this.serve(socket, sandbox, null);
   }
 
+  /** A connection whose requests say whose they are. */
+  acceptUnknown(socket: net.Socket): void {
+    socket.on('error', () => undefined);
+    socket.setNoDelay(true);
+    this.serve(socket, null, null);
+  }
+
   /** Finds requests of HTTP/1.1 in a connection. */
-  serve(socket: net.Socket, sandbox: SandboxEgress, tunnel: Tunnel | null): void {
-    this.#lines.set(socket, { sandbox, tunnel, deadline: undefined, unanswered: 0 });
+  serve(socket: net.Socket, sandbox: SandboxEgress | null, tunnel: Tunnel | null): void {
+    this.#lines.set(socket, { sandbox, tunnel, deadline: undefined, unanswered: 0, admitted: null });
     socket.once('close', () => clearTimeout(this.#lines.get(socket)?.deadline));
     this.#await(socket, this.#options.limits.handshakeMs);
     this.#http.emit('connection', socket);
@@ -111,16 +129,28 @@ export class Front {
       if (line.unanswered === 0) this.#await(req.socket, KEEP_ALIVE_MS + limits.handshakeMs);
     });
     res.on('error', () => undefined);
-    void new Exchange(new Http1Inbound(req, res), line.sandbox).run(line.tunnel);
+    const inbound = new Http1Inbound(req, res);
+    void this.#withSandbox(req, line, (sandbox) => {
+      if (sandbox !== null) void new Exchange(inbound, sandbox).run(line.tunnel);
+      else {
+        const { headers, body } = toldAs(UNKNOWN);
+        inbound.answer(UNKNOWN.status, '', [...headers, ['connection', 'close']], false).end(body);
+      }
+    });
   }
 
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     const line = this.#lineOf(socket);
     if (line === undefined) return;
-    if (req.headers.upgrade?.toLowerCase() === 'websocket' && req.method === 'GET') {
-      void new WebSocketExchange(req, socket as net.Socket, head, line.sandbox).run(line.tunnel);
-      return;
-    }
+    void this.#withSandbox(req, line, (sandbox) => {
+      if (sandbox === null) socket.end(rawAnswer(UNKNOWN));
+      else if (req.headers.upgrade?.toLowerCase() === 'websocket' && req.method === 'GET') {
+        void new WebSocketExchange(req, socket as net.Socket, head, sandbox).run(line.tunnel);
+      } else this.#declineUpgrade(req, socket, sandbox, line.tunnel);
+    });
+  }
+
+  #declineUpgrade(req: IncomingMessage, socket: Duplex, sandbox: SandboxEgress, tunnel: Tunnel | null): void {
     // Another protocol was offered (h2c): the answer may stay with this one, and does.
     const res = new ServerResponse(req);
     res.assignSocket(socket as net.Socket);
@@ -132,7 +162,7 @@ export class Front {
       socket.end(rawAnswer({ status: 400, code: 'unsupported_upgrade', message }));
       return;
     }
-    void new Exchange(inbound, line.sandbox).run(line.tunnel);
+    void new Exchange(inbound, sandbox).run(tunnel);
   }
 
   #onConnect(req: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -144,7 +174,39 @@ export class Front {
     }
     const { leaves, limits, logger } = this.#options;
     if (head.length > 0) socket.unshift(head);
-    void openTunnel(req.url ?? '', socket as net.Socket, line.sandbox, { leaves, limits, logger, front: this });
+    void this.#withSandbox(req, line, (sandbox) => {
+      if (sandbox === null) socket.end(rawAnswer(UNKNOWN));
+      else void openTunnel(req.url ?? '', socket as net.Socket, sandbox, { leaves, limits, logger, front: this });
+    });
+  }
+
+  /** Whose the request is: known by the connection, else by what it says. */
+  async #withSandbox(req: IncomingMessage, line: Line, go: (sandbox: SandboxEgress | null) => void): Promise<void> {
+    if (line.sandbox !== null) {
+      go(line.sandbox);
+      return;
+    }
+    const { socket } = req;
+    const basic = /^Basic ([A-Za-z0-9+/=]+)$/i.exec(req.headers['proxy-authorization'] ?? '')?.[1] ?? '';
+    const said = Buffer.from(basic, 'base64').toString('utf8');
+    const colon = said.indexOf(':');
+    let sandbox: SandboxEgress | null = null;
+    try {
+      if (colon > 0) sandbox = await this.#options.identify(said.slice(0, colon), said.slice(colon + 1));
+    } catch (error) {
+      this.#options.logger.warn({ err: error }, 'a sandbox could not be identified');
+      socket.destroy();
+      return;
+    }
+    if (sandbox !== null && line.admitted !== sandbox) {
+      // One connection, one sandbox.
+      if (line.admitted !== null || !sandbox.admit(socket)) {
+        socket.destroy();
+        return;
+      }
+      line.admitted = sandbox;
+    }
+    go(sandbox);
   }
 
   #onBroken(error: Error, socket: Duplex): void {
@@ -159,8 +221,9 @@ export class Front {
     const failure = isLarge
       ? new EgressFailure(431, 'headers_too_large', `headers may have ${this.#options.limits.headerBytes} bytes`)
       : new EgressFailure(400, 'malformed_request', `the request is not clear HTTP (${printable(code ?? 'unknown')})`);
-    line.sandbox.engine.refused({
-      target: line.tunnel === null ? null : { host: line.tunnel.host, port: line.tunnel.port, isTls: line.tunnel.isTls },
+    line.sandbox?.engine.refused({
+      target:
+        line.tunnel === null ? null : { host: line.tunnel.host, port: line.tunnel.port, isTls: line.tunnel.isTls },
       asked: failure.code,
       method: null,
       path: null,

@@ -98,7 +98,11 @@ export function declaredBytes(inbound: Inbound): number | null {
 }
 
 const ambiguous = (authority: string): EgressFailure =>
-  new EgressFailure(400, 'ambiguous_host', `"${printable(authority)}" is not one clear host: names in letters, plain addresses`);
+  new EgressFailure(
+    400,
+    'ambiguous_host',
+    `"${printable(authority)}" is not one clear host: names in letters, plain addresses`,
+  );
 
 /** Foreign text, for messages and the audit. */
 export function printable(text: string): string {

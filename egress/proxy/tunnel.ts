@@ -90,6 +90,8 @@ async function terminate(
     });
     secured.on('error', () => socket.destroy());
     await once(secured, 'secure');
+    // What a TLS server does for its sockets; a session of HTTP/2 waits for it.
+    Object.assign(secured, { secureConnecting: false });
     if (secured.alpnProtocol === 'h2') front.serveHttp2(secured, sandbox, tunnel);
     else front.serve(secured, sandbox, tunnel);
   } finally {

@@ -2,7 +2,7 @@ import type { ClientRequest, IncomingMessage } from 'node:http';
 import { ServerResponse } from 'node:http';
 import type net from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { Allowed, RequestHead } from '../decision.ts';
+import type { Allowed, HeaderList, RequestHead } from '../decision.ts';
 import { formatAuthority } from '../hosts.ts';
 import type { Flow, SandboxEgress } from '../sandbox.ts';
 import { EgressFailure, rawAnswer, toFailure } from './failure.ts';
@@ -78,10 +78,14 @@ export class WebSocketExchange implements Flow {
 
   async #open(allowed: Allowed): Promise<void> {
     const { target, method, path, query, headers } = allowed.head;
-    const request = this.#sandbox.upstream.request(target, method, query === null ? path : `${path}?${query}`, [
-      ...['host', formatAuthority(target, target.isTls ? 443 : 80), 'connection', 'Upgrade', 'upgrade', 'websocket'],
-      ...flat(without(headers, 'host', 'content-length')),
-    ]);
+    const upgrading: HeaderList = [
+      ['host', formatAuthority(target, target.isTls ? 443 : 80)],
+      ['connection', 'Upgrade'],
+      ['upgrade', 'websocket'],
+      ...without(headers, 'host', 'content-length'),
+    ];
+    const whole = query === null ? path : `${path}?${query}`;
+    const request = this.#sandbox.upstream.request(target, method, whole, flat(upgrading));
     this.#request = request;
     request.end();
     const answer = await new Promise<{ response: IncomingMessage; socket: net.Socket | null; head: Buffer }>(
@@ -104,11 +108,13 @@ export class WebSocketExchange implements Flow {
     }
     this.#upstream = socket;
     if (answer.head.length > 0) socket.unshift(answer.head);
-    this.#socket.write(headOf(this.#status, response.statusMessage ?? '', [
-      ['connection', 'Upgrade'],
-      ['upgrade', 'websocket'],
-      ...kept,
-    ]));
+    this.#socket.write(
+      headOf(this.#status, response.statusMessage ?? '', [
+        ['connection', 'Upgrade'],
+        ['upgrade', 'websocket'],
+        ...kept,
+      ]),
+    );
     await this.#both(socket, allowed);
   }
 
@@ -132,7 +138,11 @@ export class WebSocketExchange implements Flow {
   }
 
   /** The upstream would not: its answer is given as it is. */
-  async #decline(response: IncomingMessage, headers: readonly (readonly [string, string])[], allowed: Allowed): Promise<void> {
+  async #decline(
+    response: IncomingMessage,
+    headers: readonly (readonly [string, string])[],
+    allowed: Allowed,
+  ): Promise<void> {
     const plain = without(headers, 'content-length');
     const transform = allowed.response?.({ status: this.#status ?? 502, headers }).body?.() ?? null;
     this.#socket.write(headOf(this.#status ?? 502, response.statusMessage ?? '', [...plain, ['connection', 'close']]));

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, randomBytes, sign, X509Certificate, type KeyObject } from 'node:crypto';
+import { createHash, createPublicKey, randomBytes, sign, type X509Certificate, type KeyObject } from 'node:crypto';
 import net from 'node:net';
 import {
   bitString,
@@ -52,11 +52,13 @@ function alternativeName(host: string): Buffer {
   return tagged(0x87, addressBytes(host));
 }
 
+function words(part: string): number[] {
+  return part === '' ? [] : part.split(':').map((word) => Number.parseInt(word, 16));
+}
+
 function addressBytes(address: string): Buffer {
   if (net.isIPv4(address)) return Buffer.from(address.split('.').map(Number));
   const [head = '', tail] = address.split('::');
-  const words = (part: string): number[] =>
-    part === '' ? [] : part.split(':').map((word) => Number.parseInt(word, 16));
   const before = words(head);
   const after = tail === undefined ? [] : words(tail);
   const all = [...before, ...Array.from({ length: 8 - before.length - after.length }, () => 0), ...after];

@@ -115,7 +115,12 @@ const forbidden = (target: EgressTarget): EgressFailure =>
 
 function unreachable(target: EgressTarget, error: unknown): EgressFailure {
   const code = (error as NodeJS.ErrnoException).code ?? 'unknown';
-  return new EgressFailure(502, 'upstream_unreachable', `${target.host}:${target.port} cannot be reached (${code})`, error);
+  return new EgressFailure(
+    502,
+    'upstream_unreachable',
+    `${target.host}:${target.port} cannot be reached (${code})`,
+    error,
+  );
 }
 
 function untrusted(target: EgressTarget, error: Error): EgressFailure {

@@ -50,7 +50,8 @@ async function answerOf(connection: net.Socket): Promise<number> {
     const byte = connection.read(1) as Buffer | null;
     if (byte !== null) {
       head += byte.toString('latin1');
-      if (head.length > ANSWER_BYTES) throw new EgressFailure(502, 'proxy_refused', 'the proxy behind the broker babbles');
+      if (head.length > ANSWER_BYTES)
+        throw new EgressFailure(502, 'proxy_refused', 'the proxy behind the broker babbles');
     } else if (connection.readableEnded || connection.destroyed) {
       throw new EgressFailure(502, 'proxy_refused', 'the proxy behind the broker hung up');
     } else await Promise.race([once(connection, 'readable'), once(connection, 'end'), once(connection, 'close')]);

@@ -38,16 +38,24 @@ class CheckedAgent extends http.Agent {
     callback?: (error: Error | null, stream: Duplex) => void,
   ): undefined {
     const { target } = options as AgentOptions;
-    const done = callback as ((error: Error | null, stream?: Duplex) => void) | undefined;
-    if (target === undefined) return void done?.(new Error('a connection without target'));
-    const spare = this.spare.get(originOf(target));
-    this.spare.delete(originOf(target));
-    if (spare?.readable === true && !spare.destroyed) return void done?.(null, spare);
-    this.#dial(target).then(
-      (socket) => done?.(null, socket),
-      (error: unknown) => done?.(toFailure(error)),
-    );
-    return undefined;
+    void this.#connect(target, callback as (error: Error | null, socket?: net.Socket) => void);
+  }
+
+  async #connect(
+    target: EgressTarget | undefined,
+    done: (error: Error | null, socket?: net.Socket) => void,
+  ): Promise<void> {
+    let socket: net.Socket;
+    try {
+      if (target === undefined) throw new Error('a connection without target');
+      const spare = this.spare.get(originOf(target));
+      this.spare.delete(originOf(target));
+      socket = spare?.readable === true && !spare.destroyed ? spare : await this.#dial(target);
+    } catch (error) {
+      done(toFailure(error));
+      return;
+    }
+    done(null, socket);
   }
 }
 
