@@ -36,13 +36,14 @@ function replacing(from, to) {
 
 const swapped = (pairs, swap) => pairs.map(([name, value]) => [name, value.replaceAll(swap.from, swap.to)]);
 
+const deny = (code) => ({ action: 'deny', status: 403, code, message: `the rules of the test say ${code}` });
+const ruleOf = (target) => rules().hosts[target.host];
+const limits = (rule) => ({
+  requestBodyBytes: rule.requestBytes ?? 1e12,
+  responseBodyBytes: rule.responseBytes ?? 1e12,
+});
+
 function engine(identity) {
-  const deny = (code) => ({ action: 'deny', status: 403, code, message: `the rules of the test say ${code}` });
-  const ruleOf = (target) => rules().hosts[target.host];
-  const limits = (rule) => ({
-    requestBodyBytes: rule.requestBytes ?? 1e12,
-    responseBodyBytes: rule.responseBytes ?? 1e12,
-  });
   const record = (asked) => (outcome) => note({ type: 'record', ...identity, ...asked, ...outcome });
   return {
     async connect(target, signal) {
