@@ -96,4 +96,32 @@ describe('the worker is killed', { timeout: STACK_TEST_MS }, () => {
     expect(await driver.recorder.traces(asking, 'late')).toEqual({ starts: 0, ends: 0 });
     await check(...all);
   });
+
+  it('while it stores the outputs of a turn: each is a file once, whole', async () => {
+    const make = 'cd /mnt/session/outputs && seq 1 12000000 > numbers && echo small > small && sha256sum < numbers';
+    const session = await driver.open([{ tools: [bash(make)] }, { text: 'made' }]);
+    await driver.untilSql(
+      'it is half stored',
+      session,
+      `EXISTS (SELECT 1 FROM files f JOIN file_pieces p ON p.file_id = f.id
+               WHERE f.session_id = s.id AND f.path = 'numbers' AND f.state = 'writing')`,
+    );
+    await killWorker();
+    await driver.quiet([session]);
+    const stored = await driver.query<{ path: string; sha256: string }>(
+      `SELECT path, sha256 FROM files WHERE session_id = $1 AND state = 'ready' ORDER BY path`,
+      [session],
+    );
+    const sums = await driver.query<{ content: string }>(
+      `SELECT result->'content'->0->>'text' AS content FROM effects WHERE session_id = $1`,
+      [session],
+    );
+    expect(stored.map(({ path }) => path)).toEqual(['numbers', 'small']);
+    expect(sums[0]?.content).toContain(stored[0]?.sha256);
+    const told = await driver.query(`SELECT 1 FROM events WHERE session_id = $1 AND type = 'session.artifact_stored'`, [
+      session,
+    ]);
+    expect(told).toHaveLength(2);
+    await check(session);
+  });
 });
