@@ -5,7 +5,16 @@ const PERCENT = 0x25;
 const BACKSLASH = 0x5c;
 const LF = 0x0a;
 const CR = 0x0d;
-const SIMPLE: Readonly<Record<string, number>> = { n: LF, r: CR, t: 0x09, b: 0x08, f: 0x0c, '"': 0x22, '/': 0x2f, "'": 0x27 };
+const SIMPLE: Readonly<Record<string, number>> = {
+  n: LF,
+  r: CR,
+  t: 0x09,
+  b: 0x08,
+  f: 0x0c,
+  '"': 0x22,
+  '/': 0x2f,
+  "'": 0x27,
+};
 /** Longer runs are not followed: each is a step of nesting. */
 const MAX_PENDING = 64;
 
@@ -100,7 +109,8 @@ export class LooseReader {
     const isLow = code >= 0xdc00 && code < 0xe000;
     const point = isLow && this.#high !== 0 ? 0x10000 + ((this.#high - 0xd800) << 10) + (code - 0xdc00) : code;
     this.#high = 0;
-    for (const byte of Buffer.from(String.fromCodePoint(isLow && point === code ? 0xfffd : point))) this.#emit(byte, start);
+    for (const byte of Buffer.from(String.fromCodePoint(isLow && point === code ? 0xfffd : point)))
+      this.#emit(byte, start);
   }
 }
 

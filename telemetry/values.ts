@@ -48,7 +48,9 @@ export class ValueMatcher {
     if (this.isEmpty) return { text, redactions: 0 };
     const scanner = new ValueScanner(this);
     const clean = Buffer.concat([scanner.feed(Buffer.from(text)), scanner.end()]);
-    return scanner.redactions === 0 ? { text, redactions: 0 } : { text: clean.toString(), redactions: scanner.redactions };
+    return scanner.redactions === 0
+      ? { text, redactions: 0 }
+      : { text: clean.toString(), redactions: scanner.redactions };
   }
 }
 

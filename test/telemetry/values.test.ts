@@ -19,7 +19,10 @@ const ENCODINGS: Record<string, (before: string, value: string, after: string) =
   'base64 in a query': (before, value, after) =>
     encodeURIComponent(Buffer.from(before + value + after).toString('base64')),
   hex: (before, value, after) => Buffer.from(before + value + after).toString('hex'),
-  HEX: (before, value, after) => Buffer.from(before + value + after).toString('hex').toUpperCase(),
+  HEX: (before, value, after) =>
+    Buffer.from(before + value + after)
+      .toString('hex')
+      .toUpperCase(),
   percent: (before, value, after) => encodeURIComponent(before + value + after),
   'percent, every byte': (before, value, after) =>
     before.replaceAll('%', '') + everyByte(value, (byte) => `%${hex(byte).toUpperCase()}`) + after,
@@ -69,22 +72,30 @@ function readings(text: string): string[] {
 }
 
 describe('known values', () => {
-  it.each(Object.keys(ENCODINGS))('none survives as %s, wherever the pieces are cut', (name) => {
-    const encode = ENCODINGS[name]!;
-    fc.assert(
-      fc.property(context, value, context, fc.array(fc.nat(), { maxLength: 6 }), (before, secret, after, cuts) => {
-        fc.pre(!(before + after).includes(secret) && !before.endsWith('\\') && !before.endsWith('%'));
-        const text = encode(before, secret, after);
-        // The control: it is there to be found.
-        expect(readings(text).some((reading) => reading.includes(secret) || reading.includes(JSON.stringify(secret).slice(1, -1)))).toBe(true);
-        const matcher = new ValueMatcher([{ value: secret, standIn: STAND_IN }]);
-        for (const clean of [matcher.redact(text).text, stream(matcher, text, cuts)]) {
-          for (const reading of readings(clean)) expect(reading).not.toContain(secret);
-        }
-      }),
-      { numRuns: 150 },
-    );
-  }, 60_000);
+  it.each(Object.keys(ENCODINGS))(
+    'none survives as %s, wherever the pieces are cut',
+    (name) => {
+      const encode = ENCODINGS[name]!;
+      fc.assert(
+        fc.property(context, value, context, fc.array(fc.nat(), { maxLength: 6 }), (before, secret, after, cuts) => {
+          fc.pre(!(before + after).includes(secret) && !before.endsWith('\\') && !before.endsWith('%'));
+          const text = encode(before, secret, after);
+          // The control: it is there to be found.
+          expect(
+            readings(text).some(
+              (reading) => reading.includes(secret) || reading.includes(JSON.stringify(secret).slice(1, -1)),
+            ),
+          ).toBe(true);
+          const matcher = new ValueMatcher([{ value: secret, standIn: STAND_IN }]);
+          for (const clean of [matcher.redact(text).text, stream(matcher, text, cuts)]) {
+            for (const reading of readings(clean)) expect(reading).not.toContain(secret);
+          }
+        }),
+        { numRuns: 150 },
+      );
+    },
+    60_000,
+  );
 
   it('gives the stand-in for the value, inside Basic too', () => {
     const secret = 'ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789';
