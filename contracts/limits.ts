@@ -110,8 +110,6 @@ export const LIMITS = {
   egressAuditWaiting: 20_000,
   egressBodyWindowBytes: 64 * 1024,
   egressSwappedBodyBytes: 64 * 1024 * 1024,
-  redactTexts: 1_000,
-  redactBytes: 32 * 1024 * 1024,
   securityEventsPerMinute: 60,
 
   /** Environments and the preparation of sandboxes */

@@ -94,6 +94,11 @@ export function isMissingReference(error: unknown): boolean {
   return error instanceof Error && (error as { code?: unknown }).code === '23503';
 }
 
+/** True when there is a row already that must be the only one. */
+export function isUniqueViolation(error: unknown): boolean {
+  return error instanceof Error && (error as { code?: unknown }).code === '23505';
+}
+
 /** True for SQLSTATE class 22: the value itself is wrong (a NUL in text, a number out of range …). */
 export function isDataError(error: unknown): boolean {
   const code = error instanceof Error ? (error as { code?: unknown }).code : undefined;

@@ -20,7 +20,7 @@ export class Automaton {
     this.next = trie.slice(0, count * this.width);
     this.depth = depth.slice(0, count);
     this.found = found.slice(0, count);
-    this.#link(patterns);
+    this.#link();
   }
 
   #plant(patterns: readonly Uint8Array[], trie: Int32Array, depth: Int32Array, found: Int32Array): number {
@@ -42,7 +42,7 @@ export class Automaton {
   }
 
   /** Breadth first: where no branch goes on, the state of the longest suffix that is a beginning does. */
-  #link(patterns: readonly Uint8Array[]): void {
+  #link(): void {
     const { next, width, found } = this;
     const suffixOf = new Int32Array(this.depth.length);
     const queue = [0];

@@ -69,7 +69,12 @@ export class AuditWriter {
 
   /** True when so much waits to be written that nothing more may go out. */
   get isFull(): boolean {
-    return this.#fresh.length + this.#ended.size >= LIMITS.egressAuditWaiting;
+    return this.waiting >= LIMITS.egressAuditWaiting;
+  }
+
+  /** Rows that are not written yet. */
+  get waiting(): number {
+    return this.#fresh.length + this.#ended.size;
   }
 
   start(given: AuditStart): AuditEntry {
@@ -107,7 +112,10 @@ export class AuditWriter {
     if (entry.written !== 'no') return;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new LonghaulError('unavailable', 'the audit cannot be written')), DURABLE_MS);
+      timer = setTimeout(
+        () => reject(new LonghaulError('database_unavailable', 'the audit cannot be written')),
+        DURABLE_MS,
+      );
     });
     const written = new Promise<void>((done) => this.#waiters.push({ entry, done }));
     this.#schedule(0);
@@ -160,12 +168,19 @@ export class AuditWriter {
     const overNow = new Set(fresh.filter((entry) => entry.isEnded));
     try {
       await withTransaction(this.#pool, async (tx) => {
-        await insertEgressRequests(tx, fresh.map(({ row }) => row));
-        await endEgressRequests(tx, ended.map(({ row }) => row));
+        await insertEgressRequests(
+          tx,
+          fresh.map(({ row }) => row),
+        );
+        await endEgressRequests(
+          tx,
+          ended.map(({ row }) => row),
+        );
       });
     } catch (error) {
       if (isUniqueViolation(error)) await this.#renumber(fresh);
-      else this.#logger.error({ err: error, rows: fresh.length }, 'the audit of the network is not written; tried again');
+      else
+        this.#logger.error({ err: error, rows: fresh.length }, 'the audit of the network is not written; tried again');
       return false;
     }
     this.#fresh.splice(0, fresh.length);

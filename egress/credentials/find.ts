@@ -10,7 +10,7 @@ export interface Finding {
 }
 
 /** Tokens as long as a placeholder that may be one. */
-const TOKEN = /[A-Za-z0-9_-]{20,}/g;
+const TOKEN = /[A-Za-z0-9_-][A-Za-z0-9_.-]{18,}[A-Za-z0-9_-]/g;
 const MAX_TOKENS = 64;
 /** Headers whose long tokens are no credentials. */
 const NO_CREDENTIALS =

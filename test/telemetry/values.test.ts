@@ -33,13 +33,13 @@ const ENCODINGS: Record<string, (before: string, value: string, after: string) =
     `"${[...Array(value.length).keys()].map((at) => `\\u${value.charCodeAt(at).toString(16).padStart(4, '0')}`).join('')}"${after}`,
 };
 
-const context = fc.string({ unit: 'grapheme', maxLength: 12 }).filter((text) => text.isWellFormed());
+const context = fc.string({ unit: 'grapheme', maxLength: 12 }).filter((text) => Buffer.from(text).toString() === text);
 const value = fc.oneof(
   fc.string({ unit: fc.constantFrom(...'abcdefXYZ0123456789_-'), minLength: 16, maxLength: 60 }),
   fc.string({ unit: 'binary-ascii', minLength: 16, maxLength: 40 }).filter((text) => /^[!-~][ -~\n]*[!-~]$/.test(text)),
   fc
     .string({ unit: 'grapheme', minLength: 12, maxLength: 30 })
-    .filter((text) => text.isWellFormed() && text.trim() === text && !/[\r\n]/.test(text)),
+    .filter((text) => Buffer.from(text).toString() === text && text.trim() === text && !/[\r\n]/.test(text)),
 );
 
 function stream(matcher: ValueMatcher, text: string, cuts: number[]): string {

@@ -1,0 +1,207 @@
+import { isAddress } from '../../contracts/hosts.ts';
+import { LIMITS } from '../../contracts/limits.ts';
+import type { AuditEntry } from '../audit/writer.ts';
+import type { Destination } from '../credentials/bindings.ts';
+import { fillHead, withoutHeader } from '../credentials/fill.ts';
+import type {
+  Allowed,
+  Denied,
+  EgressTarget,
+  Outcome,
+  Passthrough,
+  PolicyEngine,
+  Refusal,
+  RequestHead,
+  SandboxIdentity,
+} from '../decision.ts';
+import type { Answer } from './asks.ts';
+import type { Decision } from './compile.ts';
+import { bodyChange, responseChange } from './content.ts';
+import type { Place, Recorder } from './recorder.ts';
+import type { SessionState } from './session-state.ts';
+import type { Deps } from './deps.ts';
+import { valuesFor } from './values-for.ts';
+
+/** A request that may go on, and what let it. */
+interface Admitted {
+  rule: string;
+  approvalId: string | null;
+}
+
+/** The policy of one sandbox. */
+export class Engine implements PolicyEngine {
+  readonly #deps: Deps;
+  readonly #sandbox: SandboxIdentity;
+  readonly #state: () => Promise<SessionState>;
+  readonly #last: () => SessionState;
+  readonly #recorder: Recorder;
+  #isOpen = true;
+
+  constructor(
+    deps: Deps,
+    sandbox: SandboxIdentity,
+    recorder: Recorder,
+    sources: { state: () => Promise<SessionState>; last: () => SessionState },
+  ) {
+    this.#deps = deps;
+    this.#sandbox = sandbox;
+    this.#recorder = recorder;
+    this.#state = sources.state;
+    this.#last = sources.last;
+  }
+
+  async connect(target: EgressTarget, signal: AbortSignal): Promise<{ action: 'terminate' } | Passthrough | Denied> {
+    const state = await this.#state();
+    const { policy } = state;
+    const isInternal = policy.isInternal(target.host, target.port);
+    if (!policy.isPassthrough(target.host) || isInternal) {
+      const decision = policy.decide({ host: target.host, port: target.port, method: 'GET', path: '/' });
+      // A name gets its refusal inside the tunnel, where clients show it; an address is nobody's to be impersonated.
+      if (!isAddress(target.host) || decision.action !== 'deny') return { action: 'terminate' };
+    }
+    const place: Place = { target, method: 'CONNECT', path: null };
+    const admitted = await this.#admit(state, place, policy.decideTunnel(target.host, target.port), signal);
+    if ('action' in admitted) return admitted;
+    const entry = this.#recorder.start(state, place, admitted);
+    await this.#deps.writer.durable(entry);
+    return {
+      action: 'passthrough',
+      limits: { requestBodyBytes: Number.MAX_SAFE_INTEGER, responseBodyBytes: LIMITS.egressResponseBytes },
+      record: (outcome) => this.#end(entry, outcome),
+    };
+  }
+
+  async request(head: RequestHead, signal: AbortSignal): Promise<Allowed | Denied> {
+    const state = await this.#state();
+    const { target, method, path } = head;
+    const place: Place = { target, method, path };
+    const to: Destination = { host: target.host, method, path, isConfidential: isConfidential(state, target) };
+    const placed = await this.#deps.watch.look(head, to, state.credentials);
+    const decision = state.policy.decide({ host: target.host, port: target.port, method, path });
+    if ('misuse' in placed) return this.#recorder.misuse(state, place, placed.misuse);
+    const admitted = await this.#admit(state, place, decision, signal);
+    if ('action' in admitted) return admitted;
+    const values = await valuesFor(state, placed.used, head, to);
+    if ('code' in values) return this.#recorder.deny(state, place, { ...values, rule: admitted.rule });
+    const entry = this.#recorder.start(state, place, admitted, values);
+    // What carries a secret is on disk before a byte of it leaves: a broker that dies here leaves a trace.
+    if (values.names.length > 0) await this.#deps.writer.durable(entry);
+    return this.#allow(state, entry, head, to, values);
+  }
+
+  #allow(
+    state: SessionState,
+    entry: AuditEntry,
+    head: RequestHead,
+    to: Destination,
+    values: Extract<Awaited<ReturnType<typeof valuesFor>>, { names: string[] }>,
+  ): Allowed {
+    const filled = fillHead(head, values.swapped, values.injected);
+    const change = bodyChange(state, filled, to, values.body, (credential) =>
+      this.#recorder.misuseInBody(state, entry, credential, to),
+    );
+    const isScrubbed = !state.matcher.isEmpty && values.isKnownThere;
+    const readable = isScrubbed ? withoutHeader(change.headers, 'accept-encoding') : change.headers;
+    return {
+      action: 'allow',
+      head: { ...filled, headers: readable },
+      ...(change.body === undefined ? {} : { requestBody: change.body }),
+      ...(isScrubbed ? { response: responseChange(state, head.method) } : {}),
+      limits: {
+        requestBodyBytes: Math.min(state.policy.maxRequestBytes, change.maxBytes),
+        responseBodyBytes: LIMITS.egressResponseBytes,
+      },
+      record: (outcome) => this.#end(entry, outcome),
+    };
+  }
+
+  addressAllowed(address: string, target: EgressTarget): boolean {
+    const { policy } = this.#last();
+    return policy.isInternal(target.host, target.port) || policy.open.includes(address, target.host);
+  }
+
+  refused(refusal: Refusal): void {
+    this.#recorder.refused(this.#last(), refusal);
+  }
+
+  dispose(): void {
+    this.#isOpen = false;
+  }
+
+  /** What holds for tunnels and requests alike: the session lives, has not asked too much, and the rules or a person agree. */
+  async #admit(state: SessionState, place: Place, decision: Decision, signal: AbortSignal): Promise<Admitted | Denied> {
+    const deny = (status: Denied['status'], code: string, rule: string, message: string): Denied =>
+      this.#recorder.deny(state, place, { status, code, rule, message });
+    if (!this.#isOpen || state.isOver)
+      return deny(403, 'session_over', 'session', 'the session of this sandbox has ended');
+    if (this.#deps.writer.isFull)
+      return deny(503, 'audit_unavailable', 'audit', 'requests cannot be recorded now; try again later');
+    state.requests += 1;
+    if (state.requests > state.policy.maxRequests) {
+      return deny(
+        429,
+        'too_many_requests',
+        'max_requests',
+        `this session may make ${state.policy.maxRequests} requests, and has`,
+      );
+    }
+    switch (decision.action) {
+      case 'allow':
+        return { rule: decision.rule, approvalId: null };
+      case 'deny':
+        return deny(
+          403,
+          decision.rule === 'unmatched' ? 'host_not_allowed' : 'rule_denied',
+          decision.rule,
+          explainDenial(place, decision.rule),
+        );
+      case 'ambiguous':
+        return this.#recorder.ambiguous(state, place);
+      case 'ask':
+        return this.#ask(state, place, decision, signal);
+    }
+  }
+
+  async #ask(
+    state: SessionState,
+    place: Place,
+    decision: Extract<Decision, { subject: string }>,
+    signal: AbortSignal,
+  ): Promise<Admitted | Denied> {
+    const { target, method, path } = place;
+    const { rule, subject } = decision;
+    const answer: Answer = await this.#deps.asks.ask(
+      state,
+      this.#sandbox,
+      { target, method, path, subject, rule },
+      signal,
+    );
+    if (answer.action === 'allow') return { rule, approvalId: answer.approvalId };
+    const { code, message, approvalId } = answer;
+    return this.#recorder.deny(state, place, { status: 403, code, message, rule, approvalId, decision: 'ask' });
+  }
+
+  #end(entry: AuditEntry, outcome: Outcome): void {
+    this.#deps.writer.end(entry, {
+      state: outcome.error === undefined ? 'completed' : 'failed',
+      status: outcome.status,
+      bytesIn: outcome.bytesIn,
+      bytesOut: outcome.bytesOut,
+      durationMs: Math.round(outcome.durationMs),
+      error: outcome.error ?? null,
+    });
+  }
+}
+
+/** Encrypted, or inside of what the environment itself opened. */
+function isConfidential(state: SessionState, target: EgressTarget): boolean {
+  return target.isTls || state.policy.open.includes(target.host, target.host);
+}
+
+function explainDenial(place: Place, rule: string): string {
+  const { host, port } = place.target;
+  if (rule === 'unmatched') {
+    return `${host}:${port} is not in the allowed hosts of this environment. Whoever owns the environment can add it to networking.allowed_hosts, or set networking.unmatched to ask.`;
+  }
+  return `${place.method} ${host}${place.path ?? ''} is denied by ${rule}. Whoever owns the rule can change it.`;
+}

@@ -1,0 +1,207 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Registry } from 'prom-client';
+import { LIMITS } from '../../contracts/limits.ts';
+import { listenOn } from '../../db/listen.ts';
+import type { Pool } from '../../db/pool.ts';
+import { expireEgressApprovals } from '../../db/queries/egress-approvals.ts';
+import { CREDENTIALS_CHANNEL } from '../../db/queries/session-credentials.ts';
+import type { Logger } from '../../telemetry/logger.ts';
+import type { SecretSource } from '../../vault/source.ts';
+import { PolicyMetrics } from '../audit/metrics.ts';
+import { SecurityRecorder } from '../audit/security.ts';
+import { AuditWriter } from '../audit/writer.ts';
+import type { EgressPolicies, PolicyEngine, SandboxIdentity } from '../decision.ts';
+import { Asks } from './asks.ts';
+import type { CompileOptions } from './compile.ts';
+import type { Deps } from './deps.ts';
+import { Engine } from './engine.ts';
+import { PlaceholderWatch } from './placeholders.ts';
+import { Recorder } from './recorder.ts';
+import { SessionState } from './session-state.ts';
+
+export interface PolicyOptions extends CompileOptions {
+  pool: Pool;
+  databaseUrl: string;
+  logger: Logger;
+  registry: Registry;
+  secrets: SecretSource;
+  /** How long a request waits for a person. */
+  holdMs: number;
+}
+
+/** A session that nobody told of is read again after this long. */
+const STALE_MS = 15_000;
+const SWEEP_MS = 30_000;
+const SWEEP_ROWS = 100;
+const LISTEN_AGAIN_MS = 1_000;
+
+/** The policies of all sandboxes of this broker, from Postgres. */
+export class Policies implements EgressPolicies {
+  readonly #options: PolicyOptions;
+  readonly #deps: Deps;
+  readonly #sessions = new Map<string, Promise<SessionState>>();
+  readonly #reloads = new Map<string, Promise<void>>();
+  /** Sandboxes that are open, by session. */
+  readonly #open = new Map<string, number>();
+  readonly #end = new AbortController();
+  readonly #background: Promise<void>[];
+
+  constructor(options: PolicyOptions) {
+    this.#options = options;
+    const { pool, logger, registry, secrets } = options;
+    const writer = new AuditWriter(pool, logger);
+    const metrics = new PolicyMetrics(registry, () => writer.waiting);
+    const security = new SecurityRecorder(pool, logger, metrics);
+    const asks = new Asks(pool, Math.min(options.holdMs, LIMITS.egressHoldMs));
+    this.#deps = { pool, logger, secrets, writer, security, metrics, asks, watch: new PlaceholderWatch(pool) };
+    this.#background = [this.#listen(), this.#sweep()];
+  }
+
+  async open(sandbox: SandboxIdentity): Promise<PolicyEngine> {
+    const { sessionId, sandboxId } = sandbox;
+    let last = await this.#session(sessionId);
+    await this.#deps.writer.open(sandboxId);
+    this.#open.set(sessionId, (this.#open.get(sessionId) ?? 0) + 1);
+    // Values that come back are found from the first answer on; what cannot be had now is asked for when it is used.
+    last.resolveAll().catch((error: unknown) => {
+      this.#deps.logger.warn({ err: error, sessionId }, 'values of a session are not there yet');
+    });
+    const engine = new Engine(this.#deps, sandbox, new Recorder(this.#deps, sandbox), {
+      state: async () => {
+        last = await this.#fresh(sessionId);
+        return last;
+      },
+      last: () => last,
+    });
+    const dispose = engine.dispose.bind(engine);
+    engine.dispose = () => {
+      dispose();
+      this.#closed(sessionId);
+    };
+    return engine;
+  }
+
+  async refresh(sessionId: string): Promise<void> {
+    this.#deps.asks.forget(sessionId);
+    if (this.#sessions.has(sessionId)) await this.#reload(sessionId);
+  }
+
+  async revoke(sessionId: string): Promise<void> {
+    const held = this.#sessions.get(sessionId);
+    if (held === undefined) return this.#options.secrets.forget(sessionId);
+    (await held).forget();
+  }
+
+  async redact(sessionId: string, texts: string[]): Promise<{ texts: string[]; redactions: number }> {
+    const state = await this.#fresh(sessionId);
+    const wasOver = state.isOver;
+    await state.resolveAll();
+    const { matcher } = state;
+    const results = texts.map((text) => matcher.redact(text));
+    if (wasOver) state.forget();
+    return {
+      texts: results.map(({ text }) => text),
+      redactions: results.reduce((sum, { redactions }) => sum + redactions, 0),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#end.abort();
+    await Promise.allSettled(this.#background);
+    await this.#deps.security.close();
+    await this.#deps.writer.close();
+  }
+
+  #session(sessionId: string): Promise<SessionState> {
+    const known = this.#sessions.get(sessionId);
+    if (known !== undefined) return known;
+    const loading = SessionState.load(this.#options.pool, sessionId, this.#options.secrets, this.#options);
+    this.#sessions.set(sessionId, loading);
+    loading.catch(() => this.#sessions.delete(sessionId));
+    return loading;
+  }
+
+  /** As it is in Postgres, or was a few seconds ago: notices make changes known at once, this is for those that got lost. */
+  async #fresh(sessionId: string): Promise<SessionState> {
+    const state = await this.#session(sessionId);
+    if (Date.now() - state.loadedAtMs > STALE_MS) {
+      state.loadedAtMs = Date.now();
+      this.#reload(sessionId).catch((error: unknown) => {
+        this.#deps.logger.warn({ err: error, sessionId }, 'a session is not read again');
+      });
+    }
+    return state;
+  }
+
+  /** One reading at a time; who asks meanwhile gets one that begins later. */
+  async #reload(sessionId: string): Promise<void> {
+    await this.#reloads.get(sessionId)?.catch(() => undefined);
+    const running = this.#reloads.get(sessionId);
+    if (running !== undefined) return running;
+    const work = this.#session(sessionId).then((state) => state.reload(this.#options.pool, this.#options));
+    this.#reloads.set(sessionId, work);
+    try {
+      await work;
+    } finally {
+      this.#reloads.delete(sessionId);
+    }
+  }
+
+  #closed(sessionId: string): void {
+    const left = (this.#open.get(sessionId) ?? 1) - 1;
+    if (left > 0) {
+      this.#open.set(sessionId, left);
+      return;
+    }
+    this.#open.delete(sessionId);
+    void this.#sessions.get(sessionId)?.then((state) => {
+      if (this.#open.has(sessionId)) return;
+      this.#sessions.delete(sessionId);
+      this.#options.secrets.forget(state.sessionId);
+    });
+  }
+
+  async #listen(): Promise<void> {
+    const { signal } = this.#end;
+    while (!signal.aborted) {
+      try {
+        await listenOn(this.#options.databaseUrl, [CREDENTIALS_CHANNEL], (_channel, payload) => this.#heard(payload), {
+          applicationName: 'longhaul-egress-listen',
+          signal,
+          onReady: () => this.#refreshAll(),
+        });
+      } catch (error) {
+        this.#deps.logger.warn({ err: error }, 'changes of credentials are not heard; listening again');
+        await delay(LISTEN_AGAIN_MS, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  #heard(payload: string): void {
+    const [kind, id = ''] = payload.split(':', 2);
+    if (kind === 'session' && this.#sessions.has(id)) this.#refreshSoon(id);
+    if (kind === 'credential') this.#refreshAll();
+  }
+
+  #refreshAll(): void {
+    for (const sessionId of this.#sessions.keys()) this.#refreshSoon(sessionId);
+  }
+
+  #refreshSoon(sessionId: string): void {
+    this.refresh(sessionId).catch((error: unknown) => {
+      this.#deps.logger.warn({ err: error, sessionId }, 'a session is not read again');
+    });
+  }
+
+  /** Questions that nobody answered in time. */
+  async #sweep(): Promise<void> {
+    const { signal } = this.#end;
+    while (!signal.aborted) {
+      await delay(SWEEP_MS, undefined, { signal, ref: false }).catch(() => undefined);
+      if (signal.aborted) return;
+      await expireEgressApprovals(this.#options.pool, SWEEP_ROWS).catch((error: unknown) => {
+        this.#deps.logger.warn({ err: error }, 'old questions are not closed; tried again');
+      });
+    }
+  }
+}

@@ -1,0 +1,115 @@
+import type { SessionCredential } from '../../contracts/credentials.ts';
+import { LonghaulError } from '../../contracts/error-codes.ts';
+import type { EgressSession } from '../../db/queries/egress-policies.ts';
+import { loadEgressSession } from '../../db/queries/egress-policies.ts';
+import { listSessionCredentials } from '../../db/queries/session-credentials.ts';
+import type { Pool } from '../../db/pool.ts';
+import { ValueMatcher } from '../../telemetry/values.ts';
+import type { SecretSource } from '../../vault/source.ts';
+import type { CompileOptions } from './compile.ts';
+import { SessionPolicy } from './compile.ts';
+
+const KEPT_VERSIONS = 3;
+
+/** What the broker holds of one session: its policy, its credentials, and values as long as it lives. */
+export class SessionState {
+  readonly sessionId: string;
+  session!: EgressSession;
+  policy!: SessionPolicy;
+  credentials: SessionCredential[] = [];
+  isOver = false;
+  requests = 0;
+  loadedAtMs = 0;
+  readonly #secrets: SecretSource;
+  /** Values by credential, newest last: one that was replaced is secret still. */
+  readonly #values = new Map<string, string[]>();
+  #matcher: ValueMatcher | undefined;
+
+  private constructor(sessionId: string, secrets: SecretSource) {
+    this.sessionId = sessionId;
+    this.#secrets = secrets;
+  }
+
+  static async load(
+    pool: Pool,
+    sessionId: string,
+    secrets: SecretSource,
+    options: CompileOptions,
+  ): Promise<SessionState> {
+    const state = new SessionState(sessionId, secrets);
+    await state.reload(pool, options);
+    state.requests = state.session.requests;
+    return state;
+  }
+
+  async reload(pool: Pool, options: CompileOptions): Promise<void> {
+    const [session, credentials] = await Promise.all([
+      loadEgressSession(pool, this.sessionId),
+      listSessionCredentials(pool, this.sessionId),
+    ]);
+    if (session === undefined) throw new LonghaulError('not_found', `session ${this.sessionId} does not exist`);
+    this.session = session;
+    this.policy = new SessionPolicy(session, options);
+    this.credentials = credentials;
+    this.isOver ||= session.status === 'terminated';
+    this.loadedAtMs = Date.now();
+    this.#matcher = undefined;
+    this.#secrets.hold(
+      this.sessionId,
+      this.live.map((credential) => credential.credentialId),
+    );
+  }
+
+  get live(): SessionCredential[] {
+    return this.isOver ? [] : this.credentials.filter((credential) => credential.revokedAt === null);
+  }
+
+  /** The value for one use, from the source; it is remembered, so that it is found when it comes back. */
+  async resolve(credential: SessionCredential): Promise<string> {
+    const { value } = await this.#secrets.resolve(credential.credentialId, { minVersion: credential.version });
+    this.#remember(credential.credentialId, value);
+    return value;
+  }
+
+  /**
+   * Values of all credentials. One that nobody can get any more (revoked, to be authorised anew) is left out; a source that
+   * is only away is an error.
+   */
+  async resolveAll(): Promise<void> {
+    await Promise.all(
+      this.credentials.map(async (credential) => {
+        try {
+          await this.resolve(credential);
+        } catch (error) {
+          const isAway = !(error instanceof LonghaulError) || error.retryable;
+          if (isAway && credential.revokedAt === null) throw error;
+        }
+      }),
+    );
+  }
+
+  /** Finds every value that is held. */
+  get matcher(): ValueMatcher {
+    this.#matcher ??= new ValueMatcher(
+      this.credentials.flatMap((credential) =>
+        (this.#values.get(credential.credentialId) ?? []).map((value) => ({ value, standIn: credential.placeholder })),
+      ),
+    );
+    return this.#matcher;
+  }
+
+  /** The session ended: no value is held any more. */
+  forget(): void {
+    this.isOver = true;
+    this.#values.clear();
+    this.#matcher = undefined;
+    this.#secrets.forget(this.sessionId);
+  }
+
+  #remember(credentialId: string, value: string): void {
+    const known = this.#values.get(credentialId) ?? [];
+    if (known.at(-1) === value) return;
+    this.#values.set(credentialId, [...known.filter((one) => one !== value), value].slice(-KEPT_VERSIONS));
+    this.#matcher = undefined;
+  }
+}
