@@ -13,22 +13,29 @@ type Readable = (typeof READABLE)[number];
 export function scrubResponse(
   head: ResponseHead,
   matcher: ValueMatcher,
-): { headers: HeaderList; body: (() => Transform) | null } | 'unreadable' {
+  method: string,
+): { headers: HeaderList; body: (() => Transform) | null } {
   const encoding = (headerValue(head.headers, 'content-encoding') ?? 'identity').trim().toLowerCase();
   const headers = head.headers.map(([name, value]) => [name, scrubText(matcher, value)] as const);
-  if (head.status === 204 || head.status === 304 || head.status < 200) return { headers, body: null };
-  if (encoding === 'identity' || encoding === '') {
-    return {
-      headers: withoutHeader(headers, 'content-length', 'content-md5', 'digest', 'content-digest'),
-      body: () => scrubBody(matcher),
-    };
-  }
+  if (method === 'HEAD' || head.status === 204 || head.status === 304 || head.status < 200)
+    return { headers, body: null };
+  // Digests and lengths are those of what came.
+  const changed = withoutHeader(headers, 'content-length', 'content-md5', 'digest', 'content-digest', 'repr-digest');
+  if (encoding === 'identity' || encoding === '') return { headers: changed, body: () => scrubBody(matcher) };
   const known = READABLE.find((name) => name === encoding);
-  if (known === undefined) return 'unreadable';
-  return {
-    headers: withoutHeader(headers, 'content-length', 'content-encoding', 'content-md5', 'digest', 'content-digest'),
-    body: () => readAndScrub(known, matcher),
-  };
+  if (known === undefined) return { headers: changed, body: unreadable };
+  return { headers: withoutHeader(changed, 'content-encoding'), body: () => readAndScrub(known, matcher) };
+}
+
+/** Nobody asked for this encoding, and what cannot be read may hold anything. */
+function unreadable(): Transform {
+  return new Transform({
+    transform(_chunk, _encoding, done) {
+      done(
+        Object.assign(new Error('the response has an encoding that cannot be read'), { code: 'response_unreadable' }),
+      );
+    },
+  });
 }
 
 /** Header values are bytes, one a character. */

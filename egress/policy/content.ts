@@ -1,7 +1,6 @@
 import type { Transform } from 'node:stream';
 import type { SessionCredential } from '../../contracts/credentials.ts';
 import { LIMITS } from '../../contracts/limits.ts';
-import type { Destination } from '../credentials/bindings.ts';
 import type { Filled } from '../credentials/fill.ts';
 import { headerValue, withoutHeader } from '../credentials/fill.ts';
 import type { BodyPlaceholder } from '../credentials/request-body.ts';
@@ -20,7 +19,6 @@ interface BodyChange {
 export function bodyChange(
   state: SessionState,
   head: RequestHead,
-  to: Destination,
   fitting: readonly Filled[],
   onMisuse: (credential: SessionCredential) => Error,
 ): BodyChange {
@@ -47,10 +45,5 @@ export function bodyChange(
 
 /** What happens to the response of a host that may know a value. */
 export function responseChange(state: SessionState, method: string): NonNullable<Allowed['response']> {
-  return (head: ResponseHead) => {
-    const scrubbed = scrubResponse(head, state.matcher);
-    if (scrubbed === 'unreadable') return { headers: head.headers, body: null };
-    if (method !== 'HEAD') return scrubbed;
-    return { headers: head.headers, body: null };
-  };
+  return (head: ResponseHead) => scrubResponse(head, state.matcher, method);
 }

@@ -51,6 +51,37 @@ export class Engine implements PolicyEngine {
   }
 
   async connect(target: EgressTarget, signal: AbortSignal): Promise<{ action: 'terminate' } | Passthrough | Denied> {
+    const place: Place = { target, method: 'CONNECT', path: null };
+    return this.#unlessAway(place, () => this.#connect(place, signal));
+  }
+
+  async request(head: RequestHead, signal: AbortSignal): Promise<Allowed | Denied> {
+    const place: Place = { target: head.target, method: head.method, path: head.path };
+    return this.#unlessAway(place, () => this.#request(place, head, signal));
+  }
+
+  /** Without the database nothing can be decided or recorded: nothing goes out. */
+  async #unlessAway<T>(place: Place, decide: () => Promise<T | Denied>): Promise<T | Denied> {
+    try {
+      return await decide();
+    } catch (error) {
+      const { sandboxId } = this.#sandbox;
+      this.#deps.logger.error(
+        { err: error, sandboxId, host: place.target.host },
+        'a request of a sandbox is not decided',
+      );
+      const message = 'the request cannot be decided or recorded now; try again later';
+      return this.#recorder.deny(this.#last(), place, {
+        status: 503,
+        code: 'policy_unavailable',
+        rule: 'broker',
+        message,
+      });
+    }
+  }
+
+  async #connect(place: Place, signal: AbortSignal): Promise<{ action: 'terminate' } | Passthrough | Denied> {
+    const { target } = place;
     const state = await this.#state();
     const { policy } = state;
     const isInternal = policy.isInternal(target.host, target.port);
@@ -59,7 +90,6 @@ export class Engine implements PolicyEngine {
       // A name gets its refusal inside the tunnel, where clients show it; an address is nobody's to be impersonated.
       if (!isAddress(target.host) || decision.action !== 'deny') return { action: 'terminate' };
     }
-    const place: Place = { target, method: 'CONNECT', path: null };
     const admitted = await this.#admit(state, place, policy.decideTunnel(target.host, target.port), signal);
     if ('action' in admitted) return admitted;
     const entry = this.#recorder.start(state, place, admitted);
@@ -71,10 +101,9 @@ export class Engine implements PolicyEngine {
     };
   }
 
-  async request(head: RequestHead, signal: AbortSignal): Promise<Allowed | Denied> {
+  async #request(place: Place, head: RequestHead, signal: AbortSignal): Promise<Allowed | Denied> {
     const state = await this.#state();
     const { target, method, path } = head;
-    const place: Place = { target, method, path };
     const to: Destination = { host: target.host, method, path, isConfidential: isConfidential(state, target) };
     const placed = await this.#deps.watch.look(head, to, state.credentials);
     const decision = state.policy.decide({ host: target.host, port: target.port, method, path });
@@ -97,7 +126,7 @@ export class Engine implements PolicyEngine {
     values: Extract<Awaited<ReturnType<typeof valuesFor>>, { names: string[] }>,
   ): Allowed {
     const filled = fillHead(head, values.swapped, values.injected);
-    const change = bodyChange(state, filled, to, values.body, (credential) =>
+    const change = bodyChange(state, filled, values.body, (credential) =>
       this.#recorder.misuseInBody(state, entry, credential, to),
     );
     const isScrubbed = !state.matcher.isEmpty && values.isKnownThere;

@@ -4,7 +4,7 @@ import { LIMITS } from '../../contracts/limits.ts';
 import { listenOn } from '../../db/listen.ts';
 import type { Pool } from '../../db/pool.ts';
 import { expireEgressApprovals } from '../../db/queries/egress-approvals.ts';
-import { CREDENTIALS_CHANNEL } from '../../db/queries/session-credentials.ts';
+import { CREDENTIALS_CHANNEL } from '../../db/queries/credentials.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { SecretSource } from '../../vault/source.ts';
 import { PolicyMetrics } from '../audit/metrics.ts';
