@@ -6,6 +6,7 @@ export * from './caching.ts';
 export * from './credentials.ts';
 export * from './definitions.ts';
 export * from './deployments.ts';
+export * from './egress.ts';
 export * from './environments.ts';
 export * from './error-codes.ts';
 export * from './events.ts';

@@ -129,9 +129,7 @@ export function resolveNetworking(param: NetworkingParam | null | undefined): Ne
 function longhaulFields(param: Partial<Extract<NetworkingParam, { type: 'limited' }>>): Partial<Networking> {
   const { rules, unmatched: otherwise, tls_passthrough_hosts: passthrough, private_addresses: addresses } = param;
   return {
-    ...(rules === undefined || rules === null
-      ? {}
-      : { rules: rules.map((one) => ({ ...one, methods: one.methods ?? null, paths: one.paths ?? null })) }),
+    ...(rules === undefined || rules === null ? {} : { rules: resolveRules(rules) }),
     ...(otherwise === undefined || otherwise === null ? {} : { unmatched: otherwise }),
     ...(passthrough === undefined || passthrough === null ? {} : { tls_passthrough_hosts: unique(passthrough) }),
     ...(addresses === undefined || addresses === null ? {} : { private_addresses: unique(addresses) }),
@@ -140,6 +138,11 @@ function longhaulFields(param: Partial<Extract<NetworkingParam, { type: 'limited
       : { max_request_bytes: param.max_request_bytes }),
     ...(param.max_requests === undefined || param.max_requests === null ? {} : { max_requests: param.max_requests }),
   };
+}
+
+/** Rules as stored. */
+export function resolveRules(rules: readonly z.infer<typeof ruleParam>[]): EgressRule[] {
+  return rules.map((one) => ({ ...one, methods: one.methods ?? null, paths: one.paths ?? null }));
 }
 
 function unique(list: readonly string[] | null | undefined): string[] {

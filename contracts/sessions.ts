@@ -104,6 +104,12 @@ export const session = z
     sandbox: sessionSandbox
       .nullable()
       .meta({ description: 'Longhaul’s own: where its commands run, and what is kept' }),
+    attention: z
+      .object({
+        pending_approval_ids: z.array(z.string()).meta({ description: 'The oldest that are open, tools and network' }),
+        security_events: z.number().int(),
+      })
+      .meta({ description: 'Longhaul’s own: what a person should look at; the turn may go on meanwhile' }),
     usage: sessionUsage,
     stats: z.object({ active_seconds: z.number(), duration_seconds: z.number() }),
     created_at: time,

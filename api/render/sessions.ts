@@ -1,5 +1,7 @@
 import type { SessionResource, SessionUsageResource } from '../../contracts/sessions.ts';
 import type { Queryable } from '../../db/pool.ts';
+import type { Attention } from '../../db/queries/attention.ts';
+import { attentionOf } from '../../db/queries/attention.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
 import { lastSandboxes } from '../../db/queries/sandboxes.ts';
 import type { SessionRow } from '../../db/queries/sessions.ts';
@@ -15,7 +17,11 @@ const MICROS_PER_CENT = 10_000;
 export async function renderSessions(db: Queryable, rows: SessionRow[]): Promise<SessionResource[]> {
   const ids = rows.map((row) => row.id);
   const [usage, sandboxes] = [await usageOfSessions(db, ids), await lastSandboxes(db, ids)];
-  return rows.map((row) => renderSession(row, usage.get(row.id) ?? NO_USAGE, sandboxes.get(row.id)));
+  const attention = await attentionOf(db, ids);
+  return rows.map((row) => ({
+    ...renderSession(row, usage.get(row.id) ?? NO_USAGE, sandboxes.get(row.id)),
+    attention: renderAttention(attention.get(row.id)),
+  }));
 }
 
 export async function renderOneSession(db: Queryable, row: SessionRow): Promise<SessionResource> {
@@ -24,7 +30,15 @@ export async function renderOneSession(db: Queryable, row: SessionRow): Promise<
   return rendered;
 }
 
-function renderSession(row: SessionRow, usage: UsageSum, sandbox: SandboxRow | undefined): SessionResource {
+function renderAttention(found: Attention | undefined): SessionResource['attention'] {
+  return { pending_approval_ids: found?.pendingApprovalIds ?? [], security_events: found?.securityEvents ?? 0 };
+}
+
+function renderSession(
+  row: SessionRow,
+  usage: UsageSum,
+  sandbox: SandboxRow | undefined,
+): Omit<SessionResource, 'attention'> {
   return {
     id: row.id,
     type: 'session',

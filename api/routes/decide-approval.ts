@@ -3,6 +3,7 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import { inputProblem } from '../../contracts/tool-inputs.ts';
 import { getSession } from '../../db/queries/sessions.ts';
 import { confirm, requireOpen } from '../accept-events.ts';
+import { decideEgress } from '../decide-egress.ts';
 import { actorOf } from '../actor.ts';
 import { endpoint } from '../endpoint.ts';
 import { traceInputs } from '../trace-inputs.ts';
@@ -15,13 +16,14 @@ export const decideApproval = endpoint({
   tag: 'Approvals',
   summary: 'Decide an approval',
   description:
-    'allow or deny a tool call; done, retry or skip one whose outcome is unknown. The same decision again changes nothing; another one is refused with already_decided.',
+    'allow or deny a tool call or a host; done, retry or skip a call whose outcome is unknown. The same decision again changes nothing; another one is refused with already_decided.',
   params: approvalPath,
   body: approvalDecide,
   response: approval,
   async handle(context, { params, body }) {
     const { db, principal, services, afterCommit } = context;
     const found = await requireApproval(db, principal.teamId, params.approval_id);
+    if (found.kind === 'egress') return renderApproval(await decideEgress(db, found, body, actorOf(principal)));
     const editedInput = body.input ?? undefined;
     const problem = editedInput === undefined ? undefined : inputProblem(found.shown.tool, editedInput);
     if (problem !== undefined) throw new LonghaulError('invalid_request', problem, { field: 'input' });

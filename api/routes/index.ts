@@ -91,6 +91,10 @@ import { deleteCredential } from './delete-credential.ts';
 import { createVaultBinding } from './create-vault-binding.ts';
 import { listVaultBindings } from './list-vault-bindings.ts';
 import { deleteVaultBinding } from './delete-vault-binding.ts';
+import { getEgressPolicy } from './get-egress-policy.ts';
+import { listSecurityEvents } from './list-security-events.ts';
+import { listSessionEgress } from './list-session-egress.ts';
+import { updateEgressPolicy } from './update-egress-policy.ts';
 
 /** Every route of the API, in the order of the documentation. */
 export const ENDPOINTS: readonly AnyEndpoint[] = [
@@ -123,6 +127,10 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   listApprovals,
   getApproval,
   decideApproval,
+  listSessionEgress,
+  listSecurityEvents,
+  getEgressPolicy,
+  updateEgressPolicy,
   uploadFile,
   listFiles,
   getFile,

@@ -64,13 +64,3 @@ export async function setEgressPolicy(
   );
   return result.rows[0]?.updated_at ?? new Date();
 }
-
-/** Sessions of a team that may have a sandbox now. */
-export async function listTeamSandboxSessions(db: Queryable, teamId: string, limit: number): Promise<string[]> {
-  const result = await db.query<{ id: string }>(
-    `SELECT DISTINCT s.id FROM sandboxes b JOIN sessions s ON s.id = b.session_id
-     WHERE s.team_id = $1 AND b.state <> 'destroyed' LIMIT $2`,
-    [teamId, limit],
-  );
-  return result.rows.map((row) => row.id);
-}

@@ -152,12 +152,15 @@ export class AuditWriter {
 
   /** One batch at a time: what came meanwhile is the next. */
   #flush(): Promise<void> {
-    this.#running ??= this.#writeBatch().then((isDone) => {
-      this.#running = undefined;
-      if (this.#waiters.length > 0 && isDone) this.#schedule(0);
-      else if (this.#fresh.length > 0 || this.#ended.size > 0) this.#schedule(isDone ? FLUSH_MS : RETRY_MS);
-    });
+    this.#running ??= this.#runBatch();
     return this.#running;
+  }
+
+  async #runBatch(): Promise<void> {
+    const isDone = await this.#writeBatch();
+    this.#running = undefined;
+    if (this.#waiters.length > 0 && isDone) this.#schedule(0);
+    else if (this.waiting > 0) this.#schedule(isDone ? FLUSH_MS : RETRY_MS);
   }
 
   async #writeBatch(): Promise<boolean> {

@@ -72,7 +72,7 @@ function fill(text: string, swapped: readonly Filled[], place: 'header' | 'basic
 
 /** False for a value that would break a header apart. */
 export function fitsHeader(value: string): boolean {
-  return !/[\0-\u0008\u000A-\u001F\u007F]/.test(value);
+  return !/\p{Cc}/u.test(value.replaceAll('\t', ''));
 }
 
 export function withoutHeader(headers: HeaderList, ...names: string[]): HeaderList {

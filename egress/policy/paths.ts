@@ -11,7 +11,7 @@ export function canonicalPath(path: string): string | undefined {
   } catch {
     return undefined;
   }
-  if (/[\\\0-\u001F\u007F]|\/\//.test(decoded)) return undefined;
+  if (decoded.includes('\\') || decoded.includes('//') || /\p{Cc}/u.test(decoded)) return undefined;
   // `/..;/` is a step up for some servers.
   if (decoded.split('/').some((segment) => /^\.{1,2}(?:;.*)?$/.test(segment))) return undefined;
   return decoded;
@@ -29,7 +29,7 @@ export function prefixMatches(pattern: string, path: string): boolean {
 
 function segmentMatches(glob: string, segment: string): boolean {
   if (!glob.includes('*')) return glob === segment;
-  return match([...glob], [...segment], '*', (a, b) => a === b);
+  return match(glob.split(''), segment.split(''), '*', (a, b) => a === b);
 }
 
 /** Wildcard matching that only ever goes back to the last star. */

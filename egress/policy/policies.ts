@@ -154,11 +154,8 @@ export class Policies implements EgressPolicies {
       return;
     }
     this.#open.delete(sessionId);
-    void this.#sessions.get(sessionId)?.then((state) => {
-      if (this.#open.has(sessionId)) return;
-      this.#sessions.delete(sessionId);
-      this.#options.secrets.forget(state.sessionId);
-    });
+    this.#sessions.delete(sessionId);
+    this.#options.secrets.forget(sessionId);
   }
 
   async #listen(): Promise<void> {
@@ -180,7 +177,7 @@ export class Policies implements EgressPolicies {
   #heard(payload: string): void {
     const [kind, id = ''] = payload.split(':', 2);
     if (kind === 'session' && this.#sessions.has(id)) this.#refreshSoon(id);
-    if (kind === 'credential') this.#refreshAll();
+    if (kind === 'credential' || kind === 'team') this.#refreshAll();
   }
 
   #refreshAll(): void {

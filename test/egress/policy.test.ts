@@ -1,8 +1,9 @@
 import { buffer } from 'node:stream/consumers';
+import type { Transform } from 'node:stream';
 import { Readable } from 'node:stream';
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Allowed, Denied, HeaderList, PolicyEngine, RequestHead } from '../../egress/decision.ts';
+import type { Allowed, Denied, EgressTarget, HeaderList, PolicyEngine, RequestHead } from '../../egress/decision.ts';
 import type { PolicyBed } from './support.ts';
 import { head, NEVER, policyBed } from './support.ts';
 
@@ -58,6 +59,15 @@ async function incidents(sessionId: string): Promise<{ kind: string; message: st
   );
   return result.rows;
 }
+
+const pieces = (text: string, size: number): Buffer[] => {
+  const bytes = Buffer.from(text);
+  return Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) => bytes.subarray(at * size, (at + 1) * size));
+};
+const through = (factory: () => Transform, parts: Buffer[]): Promise<Buffer> =>
+  buffer(Readable.from(parts).pipe(factory()));
+const to = (host: string): EgressTarget => ({ host, port: 443, isTls: true });
+const basicOf = (secret: string): string => Buffer.from(`user:${secret}`).toString('base64');
 
 describe('hosts', () => {
   it('nothing is allowed unless it is said', async () => {
@@ -143,7 +153,6 @@ describe('hosts', () => {
     const engine = await bed.open(
       await bed.session({ type: 'limited', private_addresses: ['10.1.0.0/16', 'fd00::1', 'db.internal'] }),
     );
-    const to = (host: string) => ({ host, port: 443, isTls: true });
     expect(engine.addressAllowed('10.1.2.3', to('x.test'))).toBe(true);
     expect(engine.addressAllowed('fd00::1', to('x.test'))).toBe(true);
     expect(engine.addressAllowed('192.168.0.1', to('db.internal'))).toBe(true);
@@ -333,15 +342,6 @@ describe('credentials in requests', () => {
 });
 
 describe('bodies', () => {
-  const pieces = (text: string, size: number): Buffer[] => {
-    const bytes = Buffer.from(text);
-    return Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) =>
-      bytes.subarray(at * size, (at + 1) * size),
-    );
-  };
-  const through = (factory: () => NodeJS.ReadWriteStream, parts: Buffer[]): Promise<Buffer> =>
-    buffer(Readable.from(parts).pipe(factory() as unknown as import('node:stream').Transform));
-
   it.each([
     ['application/json', (token: string) => JSON.stringify({ a: token }), JSON.stringify({ a: 'canary-"q" &\\' })],
     [
@@ -414,9 +414,8 @@ describe('bodies', () => {
     });
     const { head: sent, response } = await allowed(engine, request);
     expect(valueOf(sent.headers, 'accept-encoding')).toBeUndefined();
-    const basic = (secret: string): string => Buffer.from(`user:${secret}`).toString('base64');
     const echo = (secret: string): string =>
-      JSON.stringify({ x: secret, y: basic(secret), z: encodeURIComponent(`/${secret}/`) });
+      JSON.stringify({ x: secret, y: basicOf(secret), z: encodeURIComponent(`/${secret}/`) });
     const encodings: [string | null, (body: string) => Buffer][] = [
       [null, (body) => Buffer.from(body)],
       ['gzip', (body) => gzipSync(body)],

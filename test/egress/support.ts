@@ -76,8 +76,11 @@ export interface PolicyBed {
 }
 
 /** A session's rows as the api and the worker would have made them, and the policies of a broker over them. */
-export async function policyBed(options: { holdMs?: number; packageHosts?: string[] } = {}): Promise<PolicyBed> {
-  const database = await testDatabase();
+export async function policyBed(
+  options: { holdMs?: number; packageHosts?: string[]; databaseUrl?: string } = {},
+): Promise<PolicyBed> {
+  const own = options.databaseUrl === undefined ? await testDatabase() : undefined;
+  const database = { url: options.databaseUrl ?? own?.url ?? '' };
   const pool = createPool({ databaseUrl: database.url, applicationName: 'test', max: 6 });
   const secrets = new TestSecrets();
   const start = (holdMs: number): { registry: Registry; policies: Policies } => {
@@ -118,7 +121,7 @@ export async function policyBed(options: { holdMs?: number; packageHosts?: strin
     async close() {
       await running.policies.close();
       await pool.end();
-      await database.drop();
+      await own?.drop();
     },
   };
   return bed;
@@ -165,6 +168,8 @@ async function makeSandbox(pool: Pool, sessionId: string): Promise<string> {
   return id;
 }
 
+const list = (values: unknown[] | null | undefined): string | null => (values ? JSON.stringify(values) : null);
+
 async function plant(pool: Pool, secrets: TestSecrets, sessionId: string, given: GivenCredential): Promise<Planted> {
   const vaultId = newId('vault');
   const credentialId = newId('credential');
@@ -180,7 +185,6 @@ async function plant(pool: Pool, secrets: TestSecrets, sessionId: string, given:
      VALUES ($1, 'team-a', $2, $3, $4, '{}', 1, 'ada')`,
     [credentialId, vaultId, kind, name],
   );
-  const list = (value_: unknown[] | null | undefined): string | null => (value_ ? JSON.stringify(value_) : null);
   await pool.query(
     `INSERT INTO session_credentials (id, session_id, credential_id, vault_id, version, name, env, kind, placeholder, hosts,
        unrestricted, locations, header_name, template, username, methods, paths, revoked_at)
