@@ -69,6 +69,9 @@ const through = (factory: () => Transform, parts: Buffer[]): Promise<Buffer> =>
 const to = (host: string): EgressTarget => ({ host, port: 443, isTls: true });
 const basicOf = (secret: string): string => Buffer.from(`user:${secret}`).toString('base64');
 
+const echo = (secret: string): string =>
+  JSON.stringify({ x: secret, y: basicOf(secret), z: encodeURIComponent(`/${secret}/`) });
+
 describe('hosts', () => {
   it('nothing is allowed unless it is said', async () => {
     const sessionId = await bed.session(undefined);
@@ -414,8 +417,6 @@ describe('bodies', () => {
     });
     const { head: sent, response } = await allowed(engine, request);
     expect(valueOf(sent.headers, 'accept-encoding')).toBeUndefined();
-    const echo = (secret: string): string =>
-      JSON.stringify({ x: secret, y: basicOf(secret), z: encodeURIComponent(`/${secret}/`) });
     const encodings: [string | null, (body: string) => Buffer][] = [
       [null, (body) => Buffer.from(body)],
       ['gzip', (body) => gzipSync(body)],
