@@ -6,7 +6,7 @@ import { withTransaction } from '../../db/pool.ts';
 import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
-import { getEffect, moveEffect, planEffect } from '../../db/queries/effects.ts';
+import { adoptEffect, getEffect, moveEffect, planEffect } from '../../db/queries/effects.ts';
 import { isSandboxRunning } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession, setRunning } from '../../db/queries/session-status.ts';
@@ -84,7 +84,12 @@ async function start(
     if (status === 'terminated')
       throw ApplicationFailure.nonRetryable('the session is terminated', 'session_terminated');
     const effect = await getEffect(tx, effectId);
-    if (effect.state === 'started') return { effect, resumed: true };
+    if (effect.state === 'started') {
+      // What may be repeated goes on in the sandbox there is now.
+      if (!effect.idempotent || effect.sandboxId === lease.id) return { effect, resumed: true };
+      await adoptEffect(tx, effectId, lease.id);
+      return { effect: { ...effect, sandboxId: lease.id }, resumed: true };
+    }
     if (effect.state !== 'allowed') return { effect, resumed: false };
     await requireAwake(deps, tx, session.id, lease);
     const change: { sandboxId: string; input?: Record<string, unknown>; digest?: string } = { sandboxId: lease.id };

@@ -55,6 +55,7 @@ export async function createSandbox(
   const steps = from === null ? [] : from.kind === 'session' ? [...STEPS] : [...STEPS_OF_SETUP];
   const controls = controlsOf(capabilities, network);
   const isOurs = await recordCreated(deps.pool, row.id, { ref, network, controls, steps });
+  if (isOurs && from?.ref.note !== undefined) await addNote(deps.pool, row.id, from.ref.note);
   if (isOurs) return { ref, network };
   await provider.destroy(ref, signal);
   return null;

@@ -26,7 +26,8 @@ case $manager in
     else
       missing=
       for package; do
-        dpkg-query -W -f '\${Status}' "\${package%%=*}" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
+        name=\${package%%=*}
+        has "$name" || dpkg-query -W -f '\${Status}' "$name" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
       done
       [ -z "$missing" ] || cannot "apt packages need root, which this sandbox has not; not installed:$missing"
     fi ;;

@@ -24,6 +24,9 @@ import { runStep, SandboxDied, StepFailed, tell } from './step.ts';
 
 export type Prepared = { state: 'ready' | 'failed' };
 
+/** Begins the line that tells the agent of it. */
+const NOT_INSTALLED = 'Not installed, packages';
+
 interface Work {
   deps: ActivityDeps;
   session: SessionForTurn;
@@ -145,7 +148,7 @@ async function install(work: Work, wanted: ReturnType<typeof wantedPackages>[num
   const end = await told(work, { name, argv: installCommand(wanted.manager, wanted.packages), timeoutMs });
   if (end.status.state === 'exited' && end.status.exitCode === UNAVAILABLE_EXIT) {
     const why = end.output.trimEnd().split('\n').at(-1) ?? '';
-    await addNote(work.deps.pool, work.sandbox.id, `Packages of ${wanted.manager} could not be installed: ${why}`);
+    await addNote(work.deps.pool, work.sandbox.id, `${NOT_INSTALLED} of ${wanted.manager}: ${why}`);
     return;
   }
   requireSuccess(name, end, timeoutMs);
@@ -171,7 +174,10 @@ async function saveSetup({ deps, session, sandbox, lease, signal }: Work): Promi
   const place = { hash, provider: environment.provider, owner: deps.sandboxOwner };
   try {
     const saved = await provider.snapshot(ref, `environment-${hash}-${sandbox.id}`, signal);
-    if (await insertEnvironmentSnapshot(deps.pool, place, { teamId: session.teamId, ref: saved })) return;
+    const { note } = (await getSandbox(deps.pool, sandbox.id)) ?? sandbox;
+    const missing = (note ?? '').split('\n').filter((line) => line.startsWith(NOT_INSTALLED));
+    const withNote = missing.length === 0 ? saved : { ...saved, note: missing.join('\n') };
+    if (await insertEnvironmentSnapshot(deps.pool, place, { teamId: session.teamId, ref: withNote })) return;
     // Another session of the environment was first, or another attempt of this one.
     const kept = await useEnvironmentSnapshot(deps.pool, place);
     if (kept?.id !== saved.id) await provider.deleteSnapshot(saved, signal);

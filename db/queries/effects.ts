@@ -168,6 +168,11 @@ export async function moveEffect(
   return moved.rowCount !== 0;
 }
 
+/** A started effect goes on in another sandbox. */
+export async function adoptEffect(tx: Queryable, effectId: string, sandboxId: string): Promise<void> {
+  await tx.query(`UPDATE effects SET sandbox_id = $2 WHERE id = $1 AND state = 'started'`, [effectId, sandboxId]);
+}
+
 /** Writes the intent of a started file edit. */
 export async function planEffect(db: Queryable, effectId: string, plan: EffectResult['plan']): Promise<void> {
   await db.query(`UPDATE effects SET result = $2 WHERE id = $1 AND state = 'started'`, [

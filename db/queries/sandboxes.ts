@@ -15,6 +15,8 @@ interface StoredRef {
 /** A provider's reference to saved files. */
 export interface StoredSnapshot extends StoredRef {
   sizeBytes: number;
+  /** What agents are to be told of what was made there. */
+  note?: string;
 }
 
 /** What a sandbox is made from. */
