@@ -14,6 +14,8 @@ export interface ApiConfig {
   allowPublic: boolean;
   /** Where clients reach this server, without a trailing slash; links begin with it. Empty: links are paths. */
   publicUrl: string;
+  /** Under which host name the egress broker serves open ports of sandboxes. */
+  portsUrl: string;
   logLevel: string;
   /** Refused without one: values would otherwise lie in the database as they are. */
   vaultKeys: KeyRing;
@@ -35,17 +37,19 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): ApiConfig {
     host: env['LONGHAUL_API_HOST'] ?? '127.0.0.1',
     port,
     allowPublic: env['LONGHAUL_ALLOW_PUBLIC'] === '1',
-    publicUrl: readPublicUrl(env['LONGHAUL_PUBLIC_URL']),
+    publicUrl: readUrl(env, 'LONGHAUL_PUBLIC_URL'),
+    portsUrl: readUrl(env, 'LONGHAUL_PORTS_URL') || 'http://localhost:4881',
     logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
     vaultKeys: readVaultKeys(env),
   };
 }
 
-function readPublicUrl(text: string | undefined): string {
+function readUrl(env: NodeJS.ProcessEnv, name: string): string {
+  const text = env[name];
   if (text === undefined || text === '') return '';
   const url = URL.parse(text);
   if (url === null || !/^https?:$/.test(url.protocol) || url.username !== '' || url.search !== '' || url.hash !== '') {
-    throw new LonghaulError('setup_required', 'LONGHAUL_PUBLIC_URL must be an http(s) URL');
+    throw new LonghaulError('setup_required', `${name} must be an http(s) URL`);
   }
   return url.href.replace(/\/+$/, '');
 }

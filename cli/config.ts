@@ -14,6 +14,7 @@ export interface CliConfig {
   logLevel: string | undefined;
   /** Hosts that routes of teams may go to. */
   gatewayHosts: string | undefined;
+  portsUrl: string | undefined;
 }
 
 const text = (name: string): string | undefined => {
@@ -33,6 +34,7 @@ export function readConfig(): CliConfig {
     cacheDir: path.join(text('XDG_CACHE_HOME') ?? path.join(os.homedir(), '.cache'), 'longhaul'),
     logLevel: text('LONGHAUL_LOG_LEVEL'),
     gatewayHosts: text('LONGHAUL_GATEWAY_HOSTS'),
+    portsUrl: text('LONGHAUL_PORTS_URL'),
   };
 }
 

@@ -88,6 +88,7 @@ export const ERROR_CATALOGUE = {
   }),
   ...alike(410, 'gone_error', 'final', {
     approval_expired: 'The approval has expired; the agent was told. Ask it to try again.',
+    port_closed: 'The link ran out, was closed, or its session ended; open the port again.',
   }),
   ...alike(413, 'request_too_large', 'final', {
     request_too_large: 'Send a smaller body.',

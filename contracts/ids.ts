@@ -20,6 +20,7 @@ export const ID_PREFIX = {
   egressRequest: 'egrq',
   securityEvent: 'secv',
   file: 'file',
+  sessionPort: 'port',
   request: 'req',
   ledger: 'call',
   price: 'price',

@@ -95,6 +95,14 @@ export const LIMITS = {
   /** Saved file systems of the local provider, and the longest one takes. */
   sandboxSnapshots: 1_000,
   sandboxSnapshotMs: 10 * 60_000,
+  /** Open ports of a sandbox. */
+  portsPerSession: 20,
+  portTtlMinMs: 60_000,
+  portTtlMs: 3_600_000,
+  portTtlMaxMs: 24 * 3_600_000,
+  portConnections: 64,
+  portConnectMs: 10_000,
+  portIdleMs: 15 * 60_000,
 
   /** Network of sandboxes */
   egressHosts: 1_000,

@@ -6,11 +6,15 @@ import { readEgressConfig, takeEnvironment } from './config.ts';
 import { createControl } from './control.ts';
 import { DENY_ALL } from './deny-all.ts';
 import { databaseDirectory } from './directory.ts';
+import { readPortsConfig } from './ports/config.ts';
+import { PortsServer } from './ports/server.ts';
 import { listenPublicly } from './public-listener.ts';
 
 /** The egress broker: the only way out of a sandbox, and the only process that holds values of secrets. */
 async function main(): Promise<void> {
-  const config = readEgressConfig(takeEnvironment());
+  const env = takeEnvironment();
+  const config = readEgressConfig(env);
+  const portsConfig = readPortsConfig(env);
   const logger = createLogger('egress', config.logLevel);
   process.on('uncaughtException', (error) => logger.fatal({ err: error }, 'uncaught exception'));
   process.on('unhandledRejection', (reason) => logger.fatal({ err: reason }, 'unhandled rejection'));
@@ -19,6 +23,8 @@ async function main(): Promise<void> {
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-egress', max: 5 });
   const broker = new Broker({ config, policies: DENY_ALL, directory: databaseDirectory(pool), logger, registry });
   const publicListener = config.public === null ? null : await listenPublicly(config.public, broker.front);
+  const ports = new PortsServer({ db: pool, url: portsConfig.url, logger });
+  await ports.listen(portsConfig.port, portsConfig.host);
   const control = createControl(broker, config.token, logger);
   await new Promise<void>((resolve, reject) => {
     control.once('error', reject);
@@ -36,6 +42,7 @@ async function main(): Promise<void> {
     logger.info({ signal }, 'egress broker stops');
     control.close();
     publicListener?.close();
+    await ports.close();
     await broker.close();
     control.closeAllConnections();
     await pool.end();

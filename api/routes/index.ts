@@ -5,10 +5,12 @@ import { archiveDeployment } from './archive-deployment.ts';
 import { archiveEnvironment } from './archive-environment.ts';
 import { archiveSession } from './archive-session.ts';
 import { createAgent } from './create-agent.ts';
+import { closeSessionPort } from './close-session-port.ts';
 import { createBudget } from './create-budget.ts';
 import { createDeployment } from './create-deployment.ts';
 import { createEnvironment } from './create-environment.ts';
 import { createKey } from './create-key.ts';
+import { createSessionPort } from './create-session-port.ts';
 import { createSession } from './create-session.ts';
 import { decideApproval } from './decide-approval.ts';
 import { deleteEnvironment } from './delete-environment.ts';
@@ -46,6 +48,7 @@ import { listEnvironments } from './list-environments.ts';
 import { listEvents } from './list-events.ts';
 import { listKeys } from './list-keys.ts';
 import { listPrices } from './list-prices.ts';
+import { listPorts } from './list-session-ports.ts';
 import { listSessionThreads } from './list-session-threads.ts';
 import { listSessions } from './list-sessions.ts';
 import { pauseDeployment } from './pause-deployment.ts';
@@ -119,6 +122,9 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   deleteSession,
   getSessionUsage,
   getSessionTrace,
+  createSessionPort,
+  listPorts,
+  closeSessionPort,
   listSessionThreads,
   getSessionThread,
   sendEvents,

@@ -75,6 +75,7 @@ export interface DevJson {
 export interface StackPorts {
   api?: number;
   egress?: number;
+  ports?: number;
   temporal?: number;
   temporalUi?: number;
   postgres?: number;

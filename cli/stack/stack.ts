@@ -84,7 +84,9 @@ export class Stack {
     const apiUrl = `http://127.0.0.1:${apiPort}`;
     const egressPort = await this.#choosePort('egress');
     const egressUrl = `http://127.0.0.1:${egressPort}`;
-    const wanted = { ...this.#environment(databaseUrl, temporal, apiUrl, apiPort), ...this.#egressOf(egressPort) };
+    const portsPort = await this.#choosePort('ports');
+    const found = this.#egressOf(egressPort, portsPort);
+    const wanted = { ...this.#environment(databaseUrl, temporal, apiUrl, apiPort), ...found };
     const { shared: env, api, egress } = splitKeys(wanted, this.#paths);
     await all(
       this.#startRole('egress', egressRole(this.#log('egress'), egressUrl, env, egress)),
@@ -229,11 +231,13 @@ export class Stack {
   }
 
   /** How everybody finds the broker. The token stays in its file: what is in an environment, children inherit. */
-  #egressOf(port: number): NodeJS.ProcessEnv {
+  #egressOf(port: number, portsPort: number): NodeJS.ProcessEnv {
     return {
       LONGHAUL_EGRESS_PORT: String(port),
       LONGHAUL_EGRESS_URL: `http://127.0.0.1:${port}`,
       LONGHAUL_EGRESS_TOKEN_FILE: this.#paths.egressToken,
+      LONGHAUL_PORTS_URL: this.#config.portsUrl ?? `http://localhost:${portsPort}`,
+      LONGHAUL_PORTS_LISTEN: `127.0.0.1:${portsPort}`,
     };
   }
 

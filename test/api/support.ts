@@ -48,6 +48,7 @@ export async function testApi(options: { temporalAddress?: string } = {}): Promi
       port: 0,
       allowPublic: false,
       publicUrl: '',
+      portsUrl: 'http://localhost:4881',
       logLevel: 'silent',
       vaultKeys: KeyRing.parse(randomBytes(32).toString('base64')),
     },
