@@ -184,10 +184,7 @@ export class PortsServer {
     if (known !== undefined) return known;
     const agent = new Agent({ keepAlive: true, maxSockets: LIMITS.portConnections, timeout: LIMITS.portIdleMs });
     agent.createConnection = (_options, done) => {
-      connectInside(point, open.port).then(
-        (socket) => done?.(null, socket),
-        (error: unknown) => done?.(error instanceof Error ? error : new Error(String(error)), undefined as never),
-      );
+      if (done !== undefined) void connectFor(done, point, open.port);
       return undefined;
     };
     // Sandboxes come and go; a page that is open makes its agent anew.
@@ -217,6 +214,18 @@ export class PortsServer {
       if (await this.#directory.isLive(id).catch(() => true)) continue;
       for (const socket of sockets) socket.destroy();
     }
+  }
+}
+
+async function connectFor(
+  done: (error: Error | null, socket: Duplex) => void,
+  point: NamespacePoint,
+  port: number,
+): Promise<void> {
+  try {
+    done(null, await connectInside(point, port));
+  } catch (error) {
+    done(error instanceof Error ? error : new Error(String(error)), undefined as never);
   }
 }
 

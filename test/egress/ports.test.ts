@@ -52,6 +52,11 @@ interface Opened {
   url: string;
 }
 
+const seenBy = (answer: Answer): Seen => JSON.parse(answer.text) as Seen;
+/** The token alone. */
+const tokenOf = (opened: Opened): string => new URL(opened.url).searchParams.get(PORT_TOKEN_PARAMETER) ?? '';
+const withToken = (opened: Opened): Record<string, string> => ({ [PORT_TOKEN_HEADER]: tokenOf(opened) });
+
 describe('ports of a sandbox', { timeout: 180_000 }, () => {
   let api: TestApi;
   let rootDir: string;
@@ -76,7 +81,6 @@ describe('ports of a sandbox', { timeout: 180_000 }, () => {
     for await (const piece of res) text += String(piece);
     return { status: res.statusCode ?? 0, headers: res.headers, text };
   };
-  const seenBy = (answer: Answer): Seen => JSON.parse(answer.text) as Seen;
   const session = async (id: string): Promise<string> => {
     const agent = (await api.post('/v1/agents', { name: id, model: 'scripted' }).expect(200)).body as { id: string };
     const environment = (await api.post('/v1/environments', { name: id }).expect(200)).body as { id: string };
@@ -85,9 +89,6 @@ describe('ports of a sandbox', { timeout: 180_000 }, () => {
   };
   const open = async (sessionId: string, body: object = { port: 8377 }): Promise<Opened> =>
     (await api.post(`/v1/sessions/${sessionId}/ports`, body).expect(200)).body as Opened;
-  /** The token alone. */
-  const tokenOf = (opened: Opened): string => new URL(opened.url).searchParams.get(PORT_TOKEN_PARAMETER) ?? '';
-  const withToken = (opened: Opened): Record<string, string> => ({ [PORT_TOKEN_HEADER]: tokenOf(opened) });
   const place = async (sessionId: string, generation: number): Promise<void> => {
     await api.pool.query(
       `INSERT INTO sandboxes (id, session_id, generation, provider, state, lease_expires_at, egress_point)
@@ -100,6 +101,8 @@ describe('ports of a sandbox', { timeout: 180_000 }, () => {
       ],
     );
   };
+
+  const statusOf = async (each: Opened): Promise<number> => (await ask(`${each.origin}/x`, withToken(each))).status;
 
   let sessionId: string;
   beforeAll(async () => {
@@ -262,7 +265,6 @@ describe('ports of a sandbox', { timeout: 180_000 }, () => {
     const ended = await session('ended');
     await place(ended, 1);
     const [closed, late, last] = [await open(ended), await open(ended), await open(ended)];
-    const statusOf = async (each: Opened): Promise<number> => (await ask(`${each.origin}/x`, withToken(each))).status;
     for (const each of [closed, late, last]) expect(await statusOf(each)).toBe(200);
     await api.delete(`/v1/sessions/${ended}/ports/${closed.id}`).expect(200);
     await api.delete(`/v1/sessions/${ended}/ports/${closed.id}`).expect(200);
