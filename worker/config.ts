@@ -4,6 +4,8 @@ import { z } from 'zod';
 import { readDaytonaConfig } from '../activities/sandbox/daytona/config.ts';
 import type { DaytonaOptions } from '../activities/sandbox/daytona/provider.ts';
 import type { TemporalTarget } from '../temporal/config.ts';
+import { readE2bConfig } from '../activities/sandbox/e2b/config.ts';
+import type { E2bOptions } from '../activities/sandbox/e2b/sdk.ts';
 import { readTemporalTarget } from '../temporal/config.ts';
 import type { EgressClientConfig } from '../egress/client.ts';
 import { egressClientConfig } from '../egress/client.ts';
@@ -38,6 +40,7 @@ export interface WorkerConfig {
   maintenanceEveryMs: number;
   egress: EgressClientConfig | null;
   trustBundleFile: string;
+  e2b?: E2bOptions | undefined;
 }
 
 /** Reads the worker's configuration; throws an error that names the variable. */
@@ -68,5 +71,6 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     trustBundleFile: path.resolve(
       parsed.data.LONGHAUL_EGRESS_TRUST_BUNDLE ?? path.join(home, 'egress', 'trust-bundle.pem'),
     ),
+    e2b: readE2bConfig(env),
   };
 }

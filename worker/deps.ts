@@ -10,7 +10,8 @@ export function createDeps(
   given: Pick<ActivityDeps, 'pool' | 'temporal' | 'logger' | 'tracing'>,
 ): ActivityDeps {
   const { logger } = given;
-  const providers = createSandboxProviders({ rootDir: config.sandboxRoot, logger, daytona: config.daytona });
+  const { sandboxRoot: rootDir, daytona, e2b } = config;
+  const providers = createSandboxProviders({ rootDir, logger, daytona, e2b });
   return {
     ...given,
     taskQueue: config.taskQueue,

@@ -1,6 +1,8 @@
 import type { Logger } from '../../telemetry/logger.ts';
 import type { DaytonaOptions } from './daytona/provider.ts';
 import { DaytonaProvider } from './daytona/provider.ts';
+import { E2bProvider } from './e2b/provider.ts';
+import type { E2bOptions } from './e2b/sdk.ts';
 import { LocalProvider } from './local/provider.ts';
 import type { SandboxProvider } from './port.ts';
 
@@ -9,12 +11,14 @@ export interface SandboxProviderOptions {
   rootDir: string;
   logger: Logger;
   daytona?: DaytonaOptions | undefined;
+  e2b?: E2bOptions | undefined;
 }
 
 /** The providers this worker can use, by name. */
 export function createSandboxProviders(options: SandboxProviderOptions): Record<string, SandboxProvider> {
   const providers: SandboxProvider[] = [new LocalProvider(options)];
   if (options.daytona !== undefined) providers.push(new DaytonaProvider(options.daytona));
+  if (options.e2b !== undefined) providers.push(new E2bProvider(options.e2b));
   return Object.fromEntries(providers.map((provider) => [provider.name, provider]));
 }
 

@@ -37,10 +37,7 @@ export class Inside implements JournalTransport {
   }
 
   /** Runs a command to its end, whatever that is. */
-  async say(
-    argv: string[],
-    options: { timeoutMs: number; maxBytes: number; signal: AbortSignal },
-  ): Promise<Said> {
+  async say(argv: string[], options: { timeoutMs: number; maxBytes: number; signal: AbortSignal }): Promise<Said> {
     const line = argv.map(quote).join(' ');
     const isLong = Buffer.byteLength(line) > LINE_BYTES;
     const said = await this.started(isLong ? await this.stored(line, options.signal) : line, options);
@@ -75,7 +72,10 @@ export class Inside implements JournalTransport {
     return `sh ${quote(path)}`;
   }
 
-  private async started(line: string, { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal }): Promise<Said> {
+  private async started(
+    line: string,
+    { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
+  ): Promise<Said> {
     try {
       return await this.sandbox.commands.run(line, { user: USER, cwd: '/', timeoutMs, signal });
     } catch (error) {

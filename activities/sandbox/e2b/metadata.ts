@@ -75,7 +75,9 @@ export function ownSnapshots(
   owner: string,
   key?: string,
 ): NamedSnapshot[] {
-  const wanted = new RegExp(`lh-${short(owner, 12)}-${key === undefined ? '[0-9a-f]{24}' : short(key, 24)}-([0-9a-z]+)`);
+  const wanted = new RegExp(
+    `lh-${short(owner, 12)}-${key === undefined ? '[0-9a-f]{24}' : short(key, 24)}-([0-9a-z]+)`,
+  );
   const found = all.flatMap(({ snapshotId, names }) => {
     const match = names.map((name) => wanted.exec(name)).find((each) => each !== null);
     return match === undefined || match === null
