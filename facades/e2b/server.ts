@@ -45,6 +45,8 @@ function urlOf(req: IncomingMessage): URL {
 }
 
 function fail(deps: E2bDeps, req: IncomingMessage, res: ServerResponse, thrown: unknown): void {
+  // Nobody is there to be told, and it is no fault of ours.
+  if (res.destroyed) return;
   const error = thrown instanceof RpcError ? fromRpc(thrown) : toWireError(thrown);
   if (error.status >= 500 && error.status !== 502) {
     deps.logger.error({ method: req.method, status: error.status, err: error.cause ?? error }, 'request failed');

@@ -1,7 +1,6 @@
-import { afterAll } from 'vitest';
 import { E2bProvider } from '../../activities/sandbox/e2b/provider.ts';
 import { sandboxConformance } from '../conformance/sandbox.suite.ts';
-import { makeE2bBed, type E2bBed } from '../support/e2b-server.ts';
+import { makeE2bBed } from '../support/e2b-server.ts';
 import { startSandboxProcess } from '../support/sandbox-process.ts';
 
 const MIB = 1024 * 1024;
@@ -11,10 +10,8 @@ for (const [name, sdk] of [
   ['e2b 2.51', 'e2b'],
   ['e2b 2.50, the older wire', 'e2b-older'],
 ] as const) {
-  let bed: E2bBed | undefined;
-
   sandboxConformance(name, async () => {
-    bed = await makeE2bBed({ LONGHAUL_E2B_MAX_SANDBOXES: '200' });
+    const bed = await makeE2bBed({ LONGHAUL_E2B_MAX_SANDBOXES: '200' });
     const options = { apiKey: bed.apiKey, apiUrl: bed.server.url, sandboxUrl: bed.server.url, package: sdk };
     const processes: ReturnType<typeof startSandboxProcess>[] = [];
     const { home } = bed;
@@ -29,12 +26,8 @@ for (const [name, sdk] of [
       bigFileBytes: 48 * MIB,
       close: async () => {
         for (const each of processes) await each.kill();
-        await bed?.close();
+        await bed.close();
       },
     };
-  });
-
-  afterAll(async () => {
-    await bed?.close();
   });
 }

@@ -10,7 +10,6 @@ import { connection, loadSdk, type E2bOptions } from './sdk.ts';
 const KEPT = 1_000;
 const CALL_MS = 60_000;
 const LISTED = 10_000;
-const FOLDERS = ['/workspace', '/tmp'];
 
 /** The connection to a running sandbox. */
 export interface Handle {
@@ -126,7 +125,9 @@ done; mkdir -p /workspace`;
   const root = /^root (\/\S+)$/m.exec(said.stdout)?.[1];
   if (root === undefined) throw new LonghaulError('sandbox_unavailable', 'the sandbox has no place for a journal');
   const inside = new Inside(sandbox, root);
-  const disk = settings.diskBytes > 0 ? { disk: { limitBytes: settings.diskBytes, folders: FOLDERS } } : {};
+  // The journal's own files are no command's.
+  const folders = root.startsWith('/tmp/') ? ['/workspace'] : ['/workspace', '/tmp'];
+  const disk = settings.diskBytes > 0 ? { disk: { limitBytes: settings.diskBytes, folders } } : {};
   const journal = new Journal({ transport: inside, root, framing: 'text', env: settings.env, ...disk });
   return { inside, journal, starts: 0 };
 }
