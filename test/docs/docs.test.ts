@@ -56,12 +56,14 @@ function configFiles(): string[] {
     .filter((entry) => entry.isDirectory() && !['node_modules', 'dist'].includes(entry.name))
     .map((entry) => entry.name);
   // A process's config may be made of those of its parts.
-  const parts = folders.flatMap((folder) =>
-    readdirSync(path.join(ROOT, folder), { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map((entry) => path.join(folder, entry.name)),
-  );
-  return [...folders, ...parts]
+  const below = (parents: string[]): string[] =>
+    parents.flatMap((folder) =>
+      readdirSync(path.join(ROOT, folder), { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => path.join(folder, entry.name)),
+    );
+  const parts = below(folders);
+  return [...folders, ...parts, ...below(parts)]
     .map((folder) => path.join(folder, 'config.ts'))
     .filter((file) => existsSync(path.join(ROOT, file)));
 }

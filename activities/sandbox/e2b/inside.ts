@@ -46,7 +46,7 @@ export class Inside implements JournalTransport {
   }
 
   async stage(path: string, content: Uint8Array, signal: AbortSignal): Promise<void> {
-    await this.sandbox.files.write(path, new Blob([content as Uint8Array<ArrayBuffer>]), { user: USER, signal });
+    await this.sandbox.files.write(path, new Blob([content]), { user: USER, signal });
   }
 
   /** A file's bytes from the beginning, in pieces. */

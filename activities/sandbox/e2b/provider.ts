@@ -22,7 +22,7 @@ import * as files from './files.ts';
 import { Handles } from './handles.ts';
 import { filterOf, infoOf, settingsOf } from './metadata.ts';
 import { networkOptions } from './network.ts';
-import { connection, loadSdk, type E2bOptions } from './sdk.ts';
+import { connection, loadSdk, type E2bOptions, type Sdk } from './sdk.ts';
 import { allSnapshots, snapshotOnce } from './snapshots.ts';
 
 const NAME = 'e2b';
@@ -262,7 +262,7 @@ export class E2bProvider implements SandboxProvider {
   private async control<T>(
     ref: SandboxRef,
     signal: AbortSignal,
-    work: (sandboxes: (typeof import('e2b'))['Sandbox'], options: object) => Promise<T>,
+    work: (sandboxes: Sdk['Sandbox'], options: object) => Promise<T>,
   ): Promise<T> {
     if (!SANDBOX_ID.test(ref.id)) throw new LonghaulError('sandbox_invalid', 'is no id of E2B', { field: 'id' });
     return attempt(signal, async () => {

@@ -1,6 +1,8 @@
+import type * as E2b from 'e2b';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 
-type Sdk = typeof import('e2b');
+/** The SDK, of whatever release. */
+export type Sdk = typeof E2b;
 
 export interface E2bOptions {
   apiKey: string;
