@@ -4,11 +4,13 @@ import { createLogger } from '../telemetry/logger.ts';
 import { Broker } from './broker.ts';
 import { readEgressConfig, takeEnvironment } from './config.ts';
 import { createControl } from './control.ts';
-import { DENY_ALL } from './deny-all.ts';
 import { databaseDirectory } from './directory.ts';
+import { readPolicyConfig } from './policy/config.ts';
+import { Policies } from './policy/policies.ts';
 import { readPortsConfig } from './ports/config.ts';
 import { PortsServer } from './ports/server.ts';
 import { listenPublicly } from './public-listener.ts';
+import { NO_SECRETS } from './no-secrets.ts';
 
 /** The egress broker: the only way out of a sandbox, and the only process that holds values of secrets. */
 async function main(): Promise<void> {
@@ -21,7 +23,15 @@ async function main(): Promise<void> {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-egress', max: 5 });
-  const broker = new Broker({ config, policies: DENY_ALL, directory: databaseDirectory(pool), logger, registry });
+  const policies = new Policies({
+    ...readPolicyConfig(env),
+    pool,
+    databaseUrl: config.databaseUrl,
+    logger,
+    registry,
+    secrets: NO_SECRETS,
+  });
+  const broker = new Broker({ config, policies, directory: databaseDirectory(pool), logger, registry });
   const publicListener = config.public === null ? null : await listenPublicly(config.public, broker.front);
   const ports = new PortsServer({ db: pool, url: portsConfig.url, logger });
   await ports.listen(portsConfig.port, portsConfig.host);

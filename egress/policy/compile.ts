@@ -10,7 +10,6 @@ import { allowHost, namedRule, RuleList } from './rules.ts';
 export interface InternalTarget {
   host: string;
   port: number;
-  name: string;
 }
 
 export interface CompileOptions {

@@ -5,6 +5,7 @@ import type { AuditEntry } from '../audit/writer.ts';
 import type { Destination } from '../credentials/bindings.ts';
 import { explain, misfitOf } from '../credentials/bindings.ts';
 import type { Denied, EgressTarget, Refusal, SandboxIdentity } from '../decision.ts';
+import { EgressFailure } from '../proxy/failure.ts';
 import type { Deps } from './deps.ts';
 import type { Misuse } from './placeholders.ts';
 import type { SessionState } from './session-state.ts';
@@ -28,8 +29,8 @@ interface Refused {
 
 /** What the data plane refused that does not happen by accident. */
 const INCIDENTS: readonly [pattern: RegExp, kind: SecurityEventKind][] = [
-  [/address|metadata|loopback|private|rebind/, 'address_refused'],
-  [/mismatch|misdirected|sni/, 'host_mismatch'],
+  [/^address_/, 'address_refused'],
+  [/misdirected|ambiguous_host/, 'host_mismatch'],
 ];
 const PATH_CHARS = 2_048;
 
@@ -97,10 +98,7 @@ export class Recorder {
       path: to.path,
     };
     void this.#incident(state, place, entry, kind, message, { credential: credential.name, reason: misfit });
-    return Object.assign(new Error(message), {
-      code: kind,
-      denied: { action: 'deny', status: 403, code: kind, message } satisfies Denied,
-    });
+    return new EgressFailure(403, kind, message);
   }
 
   refused(state: SessionState, refusal: Refusal): void {

@@ -93,7 +93,7 @@ export async function policyBed(
       secrets,
       holdMs,
       packageHosts: options.packageHosts ?? PACKAGE_HOSTS,
-      internalTargets: [{ host: '127.0.0.1', port: 4000, name: 'gateway' }],
+      internalTargets: [{ host: '127.0.0.1', port: 4000 }],
     });
     return { registry, policies };
   };

@@ -133,6 +133,8 @@ export function plainUpstream(answer?: RequestListener): Promise<Upstream> {
 interface EgressBedOptions {
   mode: SandboxMode;
   rules: Rules;
+  /** The product's policies over this database in place of rules; `secretsFile`: values by credential, as JSON. */
+  policies?: { databaseUrl: string; secretsFile: string; holdMs: number };
   env?: Record<string, string>;
 }
 
@@ -217,7 +219,13 @@ export class EgressBed {
       ...this.#options.env,
     };
     const files = { rulesFile: this.#file('rules.json'), logFile: this.#file('log') };
-    const host = { dist: DIST, env, directoryFile: this.#file('directory.json'), ...files };
+    const host = {
+      dist: DIST,
+      env,
+      directoryFile: this.#file('directory.json'),
+      policies: this.#options.policies ?? null,
+      ...files,
+    };
     const broker = spawn(process.execPath, [HOST], {
       env: { PATH: process.env['PATH'] ?? '', EGRESS_HOST: JSON.stringify(host) },
       stdio: ['ignore', 'pipe', 'pipe'],

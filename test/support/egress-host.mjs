@@ -80,13 +80,35 @@ function engine(identity) {
   };
 }
 
-const policies = {
+const testPolicies = {
   open: async (identity) => engine(identity),
   refresh: async () => undefined,
   revoke: async () => undefined,
   redact: async (_sessionId, texts) => ({ texts, redactions: 0 }),
   close: async () => undefined,
 };
+/** The product's own policies, with values from a file in place of a vault. */
+async function realPolicies({ databaseUrl, secretsFile, holdMs }) {
+  const { Policies } = await built('policy/policies');
+  const { createPool } = await import(new URL('db/pool.js', host.dist));
+  const { LonghaulError } = await import(new URL('contracts/error-codes.js', host.dist));
+  const secrets = {
+    async resolve(id) {
+      const value = JSON.parse(readFileSync(secretsFile, 'utf8'))[id];
+      if (value === undefined) throw new LonghaulError('credential_unavailable', 'it cannot be had');
+      return { value, version: 1, expiresAtMs: null };
+    },
+    invalidate() {},
+    hold() {},
+    forget() {},
+    close: async () => undefined,
+  };
+  const pool = createPool({ databaseUrl, applicationName: 'test-broker', max: 5 });
+  const options = { packageHosts: ['packages.test'], internalTargets: [], holdMs };
+  return new Policies({ pool, databaseUrl, logger: silent, registry: new Registry(), secrets, ...options });
+}
+
+const policies = host.policies === null ? testPolicies : await realPolicies(host.policies);
 const known = () => JSON.parse(readFileSync(host.directoryFile, 'utf8'));
 const directory = {
   list: async () => known(),
