@@ -7,7 +7,6 @@ import type {
   Allowed,
   Denied,
   EgressTarget,
-  Outcome,
   Passthrough,
   PolicyEngine,
   Refusal,
@@ -97,7 +96,7 @@ export class Engine implements PolicyEngine {
     return {
       action: 'passthrough',
       limits: { requestBodyBytes: Number.MAX_SAFE_INTEGER, responseBodyBytes: LIMITS.egressResponseBytes },
-      record: (outcome) => this.#end(entry, outcome),
+      record: (outcome) => this.#recorder.end(state, entry, outcome),
     };
   }
 
@@ -140,7 +139,7 @@ export class Engine implements PolicyEngine {
         requestBodyBytes: Math.min(state.policy.maxRequestBytes, change.maxBytes),
         responseBodyBytes: LIMITS.egressResponseBytes,
       },
-      record: (outcome) => this.#end(entry, outcome),
+      record: (outcome) => this.#recorder.end(state, entry, outcome),
     };
   }
 
@@ -208,17 +207,6 @@ export class Engine implements PolicyEngine {
     if (answer.action === 'allow') return { rule, approvalId: answer.approvalId };
     const { code, message, approvalId } = answer;
     return this.#recorder.deny(state, place, { status: 403, code, message, rule, approvalId, decision: 'ask' });
-  }
-
-  #end(entry: AuditEntry, outcome: Outcome): void {
-    this.#deps.writer.end(entry, {
-      state: outcome.error === undefined ? 'completed' : 'failed',
-      status: outcome.status,
-      bytesIn: outcome.bytesIn,
-      bytesOut: outcome.bytesOut,
-      durationMs: Math.round(outcome.durationMs),
-      error: outcome.error ?? null,
-    });
   }
 }
 

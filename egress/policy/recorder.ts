@@ -4,7 +4,7 @@ import type { SecurityEventKind } from '../../db/queries/security-events.ts';
 import type { AuditEntry } from '../audit/writer.ts';
 import type { Destination } from '../credentials/bindings.ts';
 import { explain, misfitOf } from '../credentials/bindings.ts';
-import type { Denied, EgressTarget, Refusal, SandboxIdentity } from '../decision.ts';
+import type { Denied, EgressTarget, Outcome, Refusal, SandboxIdentity } from '../decision.ts';
 import { EgressFailure } from '../proxy/failure.ts';
 import type { Deps } from './deps.ts';
 import type { Misuse } from './placeholders.ts';
@@ -34,6 +34,10 @@ const INCIDENTS: readonly [pattern: RegExp, kind: SecurityEventKind][] = [
 ];
 const PATH_CHARS = 2_048;
 
+function incidentOf(code: string): SecurityEventKind | undefined {
+  return INCIDENTS.find(([pattern]) => pattern.test(code))?.[1];
+}
+
 /** Writes what became of the requests of one sandbox: the audit, metrics, security events. */
 export class Recorder {
   readonly #deps: Deps;
@@ -62,6 +66,24 @@ export class Recorder {
       credentials: used.names,
       approvalId,
     });
+  }
+
+  /** How an allowed request ended. An address that was refused only then is an incident as well. */
+  end(state: SessionState, entry: AuditEntry, outcome: Outcome): void {
+    const { status, bytesIn, bytesOut, durationMs, error } = outcome;
+    this.#deps.writer.end(entry, {
+      state: error === undefined ? 'completed' : 'failed',
+      status,
+      bytesIn,
+      bytesOut,
+      durationMs: Math.round(durationMs),
+      error: error ?? null,
+    });
+    const kind = error === undefined ? undefined : incidentOf(error);
+    if (kind === undefined) return;
+    const { host, port, isTls, method, path } = entry.row;
+    const target = host === null || port === null ? null : { host, port, isTls };
+    void this.#incident(state, { target, method, path }, entry, kind, `refused: ${error ?? ''}`, {});
   }
 
   deny(state: SessionState, place: Place, refused: Refused): Denied {
@@ -117,7 +139,7 @@ export class Recorder {
       approvalId: null,
     });
     this.#deps.metrics.decided('deny', refusal.code);
-    const kind = INCIDENTS.find(([pattern]) => pattern.test(refusal.code))?.[1];
+    const kind = incidentOf(refusal.code);
     if (kind === undefined) return;
     const place = { target: refusal.target, method: refusal.method, path: refusal.path };
     void this.#incident(state, place, entry, kind, `refused: ${refusal.code}`, { asked: printable(refusal.asked) });

@@ -88,15 +88,15 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
   const rows = async <T extends object>(sql: string, values: unknown[]): Promise<T[]> =>
     (await policies.pool.query<T>(sql, values)).rows;
   /** What was refused in this session since the last look. */
-  const refused = async (sessionId = sandbox.sessionId): Promise<{ code: string; host: string | null }[]> => {
+  const refused = async (count = 1): Promise<{ code: string; host: string | null }[]> => {
     const read = (): Promise<{ code: string; host: string | null }[]> =>
       rows(
         `SELECT code, host FROM egress_requests WHERE session_id = $1 AND state = 'denied' ORDER BY created_at OFFSET $2`,
-        [sessionId, sessionId === sandbox.sessionId ? seen : 0],
+        [sandbox.sessionId, seen],
       );
-    await expect.poll(async () => (await read()).length, { timeout: 20_000 }).toBeGreaterThan(0);
+    await expect.poll(async () => (await read()).length, { timeout: 20_000 }).toBeGreaterThanOrEqual(count);
     const found = await read();
-    if (sessionId === sandbox.sessionId) seen += found.length;
+    seen += found.length;
     return found;
   };
   const incidents = async (): Promise<string[]> =>
@@ -208,7 +208,7 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
       const { stdout } = await free.shell(
         `exec 3<>/dev/tcp/127.0.0.1/3128; printf 'GET http://${raw}/ HTTP/1.1\\r\\nhost: ${raw}\\r\\nconnection: close\\r\\n\\r\\n' >&3; cat <&3`,
       );
-      expect(stdout, target.href).toMatch(/^HTTP\/1\.1 4\d\d /);
+      expect(stdout, target.href).toMatch(/^HTTP\/1\.1 (?:4\d\d |502 [\s\S]*name_not_found)/);
       expect(hits).toBe(0);
     },
     120_000,
@@ -225,8 +225,7 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
       '200 200',
     );
     expect(await curl(`--http1.1 -H 'host: evil.test' http://api.test:${plain.port}/echo`)).toMatch(/4(?:21|00)/);
-    const found = await refused();
-    expect(found.length).toBeGreaterThanOrEqual(3);
+    await refused(3);
     await expect.poll(incidents, { timeout: 20_000 }).toContain('host_mismatch');
     expect(plain.requests).toEqual([]);
   }, 120_000);
@@ -240,11 +239,11 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
   it('a name that is allowed but leads inside is refused, and told', async () => {
     expect(await curl(`-k https://rebind.test:${api.port}/echo`)).toContain('address_forbidden');
     await expect.poll(incidents, { timeout: 20_000 }).toContain('address_refused');
-    const [row] = await rows<{ state: string; error: string | null }>(
-      `SELECT state, error FROM egress_requests WHERE session_id = $1 AND host = 'rebind.test'`,
-      [sandbox.sessionId],
-    );
-    expect(row).toMatchObject({ state: 'failed', error: 'address_forbidden' });
+    const row = (): Promise<{ state: string; error: string | null }[]> =>
+      rows(`SELECT state, error FROM egress_requests WHERE session_id = $1 AND host = 'rebind.test'`, [
+        sandbox.sessionId,
+      ]);
+    await expect.poll(row, { timeout: 20_000 }).toEqual([{ state: 'failed', error: 'address_forbidden' }]);
   }, 120_000);
 
   it('placeholders: sent elsewhere, guessed, replayed from another session', async () => {
@@ -262,7 +261,7 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
       'placeholder_misused',
     );
     expect(await curl(`-k 'https://api.test:${api.port}/${mine.placeholder}'`)).toContain('placeholder_misused');
-    expect((await refused()).map(({ code }) => code)).toEqual([
+    expect((await refused(6)).map(({ code }) => code)).toEqual([
       'placeholder_misused',
       'placeholder_foreign',
       'placeholder_unknown',
@@ -305,7 +304,7 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
       return names;
     };
     expect(await where(CANARY)).toEqual([]);
-    expect(await where(mine.placeholder)).toEqual(['session_credentials']);
+    expect((await where(mine.placeholder)).toSorted()).toEqual(['egress_requests', 'session_credentials']);
     expect(JSON.stringify(bed.log())).not.toContain(CANARY);
   }, 120_000);
 
