@@ -341,9 +341,10 @@ describe.each(SHELLS)('command journal: $name', { timeout: LONG_MS }, (shell) =>
   it('tells a command whose supervisor died as lost, and leaves nothing of it running', async () => {
     const tag = `${process.pid}${count}`;
     await start(['sh', '-c', `echo begun; sleep 630.${tag}`], { execId: 'orphan' });
-    const begun = async (): Promise<boolean> =>
-      (await journal.poll('orphan', { out: 0, err: 0 }, 1_000, soon())).stdout.length > 0;
-    await until('it runs', begun);
+    await until(
+      'it runs',
+      async () => (await journal.poll('orphan', { out: 0, err: 0 }, 1_000, soon())).stdout.length > 0,
+    );
     const [, pid = ''] = readFileSync(path.join(root, 'x-orphan', 'go'), 'utf8').split(' ');
     process.kill(Number(pid), 'SIGKILL');
     const lost = await follow('orphan');

@@ -78,7 +78,11 @@ export class Journal {
         cwd,
         ...Object.entries(variables).map(([name, value]) => `${name}=${value}`),
         // So that neither a name with `=` nor one that is not found is taken for something of env's.
-        ...['sh', '-c', 'exec "$@"', 'sh', ...spec.argv],
+        'sh',
+        '-c',
+        'exec "$@"',
+        'sh',
+        ...spec.argv,
       ],
       { signal, before: [SCRIPTS.supervisor, String(input?.length ?? 0)], stdin: this.inline(input) },
     );
