@@ -3,6 +3,8 @@ import path from 'node:path';
 import { z } from 'zod';
 import { readDaytonaConfig } from '../activities/sandbox/daytona/config.ts';
 import type { DaytonaOptions } from '../activities/sandbox/daytona/provider.ts';
+import { readDockerOptions } from '../activities/sandbox/docker/config.ts';
+import type { DockerOptions } from '../activities/sandbox/docker/provider.ts';
 import type { TemporalTarget } from '../temporal/config.ts';
 import { readE2bConfig } from '../activities/sandbox/e2b/config.ts';
 import type { E2bOptions } from '../activities/sandbox/e2b/sdk.ts';
@@ -33,6 +35,7 @@ export interface WorkerConfig {
   sandboxRoot: string;
   sandboxOwner: string;
   daytona?: DaytonaOptions | undefined;
+  docker?: DockerOptions | undefined;
   taskQueue: string;
   logLevel: string;
   buildId: string | undefined;
@@ -62,6 +65,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     // Sandboxes of the local provider belong to one home on one host.
     sandboxOwner: `${hostname()}:${home}`,
     daytona: readDaytonaConfig(env),
+    docker: readDockerOptions(env),
     taskQueue: parsed.data.LONGHAUL_TASK_QUEUE,
     logLevel: parsed.data.LONGHAUL_LOG_LEVEL,
     buildId: parsed.data.LONGHAUL_BUILD_ID,

@@ -1,6 +1,7 @@
 import type { Logger } from '../../telemetry/logger.ts';
 import type { DaytonaOptions } from './daytona/provider.ts';
 import { DaytonaProvider } from './daytona/provider.ts';
+import { DockerProvider, type DockerOptions } from './docker/provider.ts';
 import { E2bProvider } from './e2b/provider.ts';
 import type { E2bOptions } from './e2b/sdk.ts';
 import { LocalProvider } from './local/provider.ts';
@@ -11,6 +12,7 @@ export interface SandboxProviderOptions {
   rootDir: string;
   logger: Logger;
   daytona?: DaytonaOptions | undefined;
+  docker?: DockerOptions | undefined;
   e2b?: E2bOptions | undefined;
 }
 
@@ -18,6 +20,7 @@ export interface SandboxProviderOptions {
 export function createSandboxProviders(options: SandboxProviderOptions): Record<string, SandboxProvider> {
   const providers: SandboxProvider[] = [new LocalProvider(options)];
   if (options.daytona !== undefined) providers.push(new DaytonaProvider(options.daytona));
+  if (options.docker !== undefined) providers.push(new DockerProvider(options.docker));
   if (options.e2b !== undefined) providers.push(new E2bProvider(options.e2b));
   return Object.fromEntries(providers.map((provider) => [provider.name, provider]));
 }

@@ -1,2 +1,2 @@
-export { Journal } from './journal.ts';
+export { Journal, stateOf } from './journal.ts';
 export type { JournalTransport } from './journal.ts';

@@ -262,7 +262,7 @@ const SIGNALS: Record<number, string> = {
 };
 
 /** A shell tells a signal as 128 + its number: a program that exits with such a code looks the same. */
-function stateOf(kind: string, code: string, why: string): ExecState {
+export function stateOf(kind: string, code: string, why: string): ExecState {
   if (kind === 'running') return { state: 'running' };
   if (kind === 'absent') return { state: 'absent' };
   if (kind === 'lost' || why === 'lost') return { state: 'lost' };
