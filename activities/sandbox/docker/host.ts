@@ -28,6 +28,10 @@ export function egressPointOf(container: { id: string; pid: number }): EgressPoi
   return startTime === undefined ? null : { type: 'namespace', pid: container.pid, startTime };
 }
 
+function kept(isKept: boolean): LimitState {
+  return isKept ? 'enforced' : 'unavailable';
+}
+
 function read(file: string): string {
   try {
     return readFileSync(file, 'utf8');
@@ -46,7 +50,6 @@ export function requireNetwork(network: SandboxNetwork, hasListener: boolean): v
 export function capabilitiesOf(info: EngineInfo, options: ContainerOptions, hasListener: boolean): SandboxCapabilities {
   const security = info.SecurityOptions ?? [];
   const has = (name: string): boolean => security.some((each) => each.startsWith(`name=${name}`));
-  const kept = (isKept: boolean): LimitState => (isKept ? 'enforced' : 'unavailable');
   const isOld = Number.parseInt(info.ServerVersion, 10) < 23;
   return {
     isolation: 'container',

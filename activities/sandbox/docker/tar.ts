@@ -34,7 +34,8 @@ function header(entry: TarEntry, sizeBytes: number): Buffer {
   octal(sizeBytes, 124, 12);
   octal(Math.floor(entry.mtimeMs / 1_000), 136, 12);
   block.write(isFolder ? '5' : '0', 156);
-  block.write('ustar\0' + '00', 257, 'latin1');
+  block.write('ustar', 257, 'latin1');
+  block.write('00', 263, 'latin1');
   // Summed with its own field as spaces.
   block.fill(' ', 148, 156);
   const sum = block.reduce((total, byte) => total + byte, 0);
