@@ -17,7 +17,7 @@ import {
 const DAY_MS = 24 * 3_600_000;
 /** Clocks of sandboxes elsewhere may be behind. */
 const BACKDATED_MS = DAY_MS;
-export const AUTHORITY_DAYS = 3_650;
+const AUTHORITY_DAYS = 3_650;
 export const LEAF_DAYS = 30;
 
 const ECDSA_SHA256 = sequence(objectIdentifier('1.2.840.10045.4.3.2'));
@@ -95,12 +95,12 @@ function certificate({ issuer, subject, publicKey, days, extensions }: Contents,
 }
 
 /** A certificate authority that may sign hosts, and nothing else. */
-export function authorityCertificate(key: KeyObject, label: string): string {
+export function authorityCertificate(key: KeyObject, label: string, days = AUTHORITY_DAYS): string {
   const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
   const self = name(`Longhaul egress ${label}`);
   const id = keyIdentifier(publicKey);
   const extensions = [basicConstraints(true), keyUsage(0x06, 1), extension('2.5.29.14', false, octetString(id))];
-  return certificate({ issuer: self, subject: self, publicKey, days: AUTHORITY_DAYS, extensions }, key);
+  return certificate({ issuer: self, subject: self, publicKey, days, extensions }, key);
 }
 
 export interface Signer {
