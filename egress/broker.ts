@@ -96,7 +96,7 @@ export class Broker implements ControlTarget {
 
   async refresh(sessionId: string): Promise<void> {
     await this.#options.policies.refresh(sessionId);
-    for (const { egress } of this.#ofSession(sessionId)) egress.cutOpaque();
+    for (const { egress } of this.#ofSession(sessionId)) egress.renew();
   }
 
   async revoke(sessionId: string): Promise<void> {

@@ -119,17 +119,29 @@ function checkedId(name: string): string {
   return name;
 }
 
+/** The whole body. What is too much is read and dropped: who still sends would not see the answer. */
+function textOf(req: IncomingMessage): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let sizeBytes = 0;
+    req.on('data', (chunk: Buffer) => {
+      sizeBytes += chunk.length;
+      if (sizeBytes <= BODY_BYTES) chunks.push(chunk);
+      else {
+        chunks.length = 0;
+        reject(new LonghaulError('request_too_large', `at most ${BODY_BYTES} bytes`));
+      }
+    });
+    req.on('end', () => resolve(Buffer.concat(chunks).toString('utf8')));
+    req.on('close', () => reject(new LonghaulError('invalid_request', 'the request broke off')));
+  });
+}
+
 async function bodyOf<T>(req: IncomingMessage, schema: z.ZodType<T>): Promise<T> {
-  const chunks: Buffer[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of req as AsyncIterable<Buffer>) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > BODY_BYTES) throw new LonghaulError('request_too_large', `at most ${BODY_BYTES} bytes`);
-    chunks.push(chunk);
-  }
+  const text = await textOf(req);
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    value = JSON.parse(text);
   } catch {
     throw new LonghaulError('invalid_json', 'the body is not JSON');
   }

@@ -73,9 +73,10 @@ export class SandboxEgress {
     for (const flow of this.#flows) if (flow.activeAtMs < oldestMs) flow.cut('idle');
   }
 
-  /** Cuts what a changed policy cannot see. */
-  cutOpaque(): void {
+  /** The policy changed: what it cannot see is cut, and what it said about addresses is asked again. */
+  renew(): void {
     for (const flow of this.#flows) if (flow.isOpaque) flow.cut('policy_changed');
+    this.upstream.renew();
   }
 
   /** Cuts everything. */

@@ -65,7 +65,7 @@ const originOf = ({ host, port, isTls }: EgressTarget): string => `${isTls ? 'ht
 export class UpstreamPool {
   readonly #dialler: Dialler;
   readonly #isAllowed: (address: string, target: EgressTarget) => boolean;
-  readonly #agent: CheckedAgent;
+  #agent: CheckedAgent;
   readonly #sessions = new Map<string, ClientHttp2Session | 'http1'>();
   readonly #opening = new Map<string, Promise<ClientHttp2Session | null>>();
   readonly #closing = new AbortController();
@@ -73,7 +73,11 @@ export class UpstreamPool {
   constructor(dialler: Dialler, isAllowed: (address: string, target: EgressTarget) => boolean) {
     this.#dialler = dialler;
     this.#isAllowed = isAllowed;
-    this.#agent = new CheckedAgent((target) => this.dial(target, target.isTls ? ['http/1.1'] : null));
+    this.#agent = this.#newAgent();
+  }
+
+  #newAgent(): CheckedAgent {
+    return new CheckedAgent((target) => this.dial(target, target.isTls ? ['http/1.1'] : null));
   }
 
   /** A new connection; `protocols` null: without TLS. */
@@ -136,6 +140,18 @@ export class UpstreamPool {
     session.setTimeout(IDLE_MS * 15, () => session.close());
     this.#sessions.set(origin, session);
     return session;
+  }
+
+  /** Every address is checked anew: what runs ends by itself, the next request opens its own connection. */
+  renew(): void {
+    const old = this.#agent;
+    this.#agent = this.#newAgent();
+    // Of its own; the types leave it out.
+    Object.assign(old, { keepAlive: false });
+    for (const sockets of Object.values(old.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
+    for (const socket of old.spare.values()) socket.destroy();
+    for (const session of this.#sessions.values()) if (session !== 'http1') session.close();
+    this.#sessions.clear();
   }
 
   /** Cuts all connections. */
