@@ -45,7 +45,7 @@ describe.each(SANDBOX_MODES)('clients in a sandbox, $name', (mode) => {
   let plain: Upstream;
   const repo = repository();
   /** Told by the test when the next part of a stream may go. */
-  let goOn = (): void => undefined;
+  let goOn: (() => void) | undefined;
   let wentOn = Promise.resolve();
   let received = '';
 
@@ -186,7 +186,7 @@ describe.each(SANDBOX_MODES)('clients in a sandbox, $name', (mode) => {
         );
         const seen = (): Promise<string> => sandbox.shell('cat /workspace/events').then(({ stdout }) => stdout);
         await expect.poll(seen, { timeout: 60_000 }).toBe('data: first\n\n');
-        goOn();
+        goOn?.();
         await running;
         expect(await seen()).toBe('data: first\n\ndata: second\n\n');
       }
