@@ -21,6 +21,7 @@ export const ID_PREFIX = {
   securityEvent: 'secv',
   file: 'file',
   sessionPort: 'port',
+  sessionResource: 'sesrsc',
   request: 'req',
   ledger: 'call',
   price: 'price',

@@ -15,6 +15,7 @@ import {
   vaultIds,
 } from './fields.ts';
 import { LIMITS } from './limits.ts';
+import { sessionResource, sessionResourceParams } from './session-resources.ts';
 import { sessionSandbox } from './sandboxes.ts';
 import { boolParam, createdFilters, idParam, intParam, orderParam, pageParams } from './paging.ts';
 
@@ -52,7 +53,7 @@ export const sessionCreate = z
     vault_ids: vaultIds.optional(),
     labels: labels.optional(),
     repo: repo.nullish(),
-    resources: notSupportedYet(),
+    resources: sessionResourceParams.optional(),
   })
   .meta({ id: 'SessionCreate' });
 export type SessionCreate = z.infer<typeof sessionCreate>;
@@ -94,7 +95,7 @@ export const session = z
     metadata,
     budget: budget.nullable(),
     limits: sessionLimits,
-    resources: z.array(z.unknown()),
+    resources: z.array(sessionResource),
     vault_ids: z.array(z.string()),
     outcome_evaluations: z.array(z.unknown()),
     deployment_id: z.string().nullable(),

@@ -7,6 +7,7 @@ import { lastSandboxes } from '../../db/queries/sandboxes.ts';
 import type { SessionRow } from '../../db/queries/sessions.ts';
 import type { UsageSum } from '../../db/queries/usage.ts';
 import { NO_USAGE, usageOfSessions } from '../../db/queries/usage.ts';
+import { renderResource } from '../session-resources.ts';
 import { renderDefinition } from './agents.ts';
 import { renderSandbox } from './sandboxes.ts';
 import { isoOrNull } from './times.ts';
@@ -50,7 +51,7 @@ function renderSession(
     metadata: row.metadata,
     budget: row.budget,
     limits: row.limits,
-    resources: row.resources,
+    resources: row.resources.map(renderResource),
     vault_ids: row.vaultIds,
     outcome_evaluations: [],
     deployment_id: row.deploymentId,

@@ -7,6 +7,7 @@ import { endpoint } from '../endpoint.ts';
 import { requireVaults } from '../vaults.ts';
 import { requireUnlimitedCalls } from '../key-changes.ts';
 import { traceFirstInputs } from '../trace-inputs.ts';
+import { resolveResources } from '../session-resources.ts';
 import { renderOneSession } from '../render/sessions.ts';
 
 export const createSession = endpoint({
@@ -16,6 +17,7 @@ export const createSession = endpoint({
   summary: 'Open a session; initial events start its first turn',
   body: sessionCreate,
   response: session,
+  holdsSecrets: true,
   async handle(context, { body }) {
     const { db, principal, services, afterCommit } = context;
     requireUnlimitedCalls(principal);
@@ -29,16 +31,19 @@ export const createSession = endpoint({
       const field = `initial_events[${index}].model`;
       await requireBudgetable(db, principal.teamId, { model: event.model, budget, field });
     }
+    const { vaultKeys } = services;
+    const fixed = await resolveResources(db, { principal, vaultKeys }, environment.config, body.resources ?? []);
     const row = await insertSession(db, {
       teamId: principal.teamId,
       createdBy: principal.userId,
       agent,
-      environment: { id: environment.id, config: environment.config },
+      environment: { id: environment.id, config: fixed.environment },
       title: body.title ?? null,
       metadata: body.metadata ?? {},
       budget: body.budget ?? null,
       limits: body.limits ?? {},
-      vaultIds: body.vault_ids ?? [],
+      vaultIds: [...(body.vault_ids ?? []), ...fixed.vaultIds],
+      resources: fixed.resources,
       deploymentId: null,
       labels: body.labels ?? [],
       repo: body.repo ?? null,

@@ -31,6 +31,7 @@ import { getMetrics } from './get-metrics.ts';
 import { getPrice } from './get-price.ts';
 import { getReadiness } from './get-readiness.ts';
 import { getSessionTrace } from './get-session-trace.ts';
+import { getSessionResource } from './get-session-resource.ts';
 import { getSessionThread } from './get-session-thread.ts';
 import { getSessionUsage } from './get-session-usage.ts';
 import { getSession } from './get-session.ts';
@@ -49,6 +50,7 @@ import { listEvents } from './list-events.ts';
 import { listKeys } from './list-keys.ts';
 import { listPrices } from './list-prices.ts';
 import { listPorts } from './list-session-ports.ts';
+import { listSessionResources } from './list-session-resources.ts';
 import { listSessionThreads } from './list-session-threads.ts';
 import { listSessions } from './list-sessions.ts';
 import { pauseDeployment } from './pause-deployment.ts';
@@ -63,6 +65,7 @@ import { updateBudget } from './update-budget.ts';
 import { updateDeployment } from './update-deployment.ts';
 import { updateEnvironment } from './update-environment.ts';
 import { updateKey } from './update-key.ts';
+import { updateSessionResource } from './update-session-resource.ts';
 import { updateSession } from './update-session.ts';
 import { createModelRoute } from './create-model-route.ts';
 import { listModelRoutes } from './list-model-routes.ts';
@@ -125,6 +128,9 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   createSessionPort,
   listPorts,
   closeSessionPort,
+  listSessionResources,
+  getSessionResource,
+  updateSessionResource,
   listSessionThreads,
   getSessionThread,
   sendEvents,

@@ -5,6 +5,7 @@ import type {
   EnvironmentConfig,
   SessionLimits,
 } from '../../contracts/definitions.ts';
+import type { StoredSessionResource } from '../../contracts/session-resources.ts';
 import { newId } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { SessionStatus } from '../../contracts/states.ts';
@@ -31,7 +32,7 @@ export interface SessionRow {
   metadata: Record<string, string>;
   budget: BudgetLimit | null;
   limits: SessionLimits;
-  resources: unknown[];
+  resources: StoredSessionResource[];
   vaultIds: string[];
   deploymentId: string | null;
   labels: string[];
@@ -66,6 +67,7 @@ export interface SessionDraft {
   budget: BudgetLimit | null;
   limits: SessionLimits;
   vaultIds: string[];
+  resources?: StoredSessionResource[];
   deploymentId: string | null;
   labels: string[];
   repo: string | null;
@@ -86,8 +88,8 @@ export async function createSession(tx: Queryable, draft: SessionDraft): Promise
   const id = newId('session');
   await tx.query(
     `INSERT INTO sessions (id, team_id, created_by, agent_id, agent_version, agent, environment_id, environment, title,
-       metadata, budget, limits, vault_ids, deployment_id, labels, repo, trigger)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+       metadata, budget, limits, vault_ids, deployment_id, labels, repo, trigger, resources)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
     [
       id,
       draft.teamId,
@@ -106,6 +108,7 @@ export async function createSession(tx: Queryable, draft: SessionDraft): Promise
       JSON.stringify(draft.labels),
       draft.repo,
       draft.trigger,
+      JSON.stringify(draft.resources ?? []),
     ],
   );
   if (draft.budget !== null) await putSessionBudget(tx, { ...draft, id }, draft.budget);

@@ -1,0 +1,194 @@
+import type { CredentialSpec } from '../contracts/credentials.ts';
+import type { CloudEnvironment, EnvironmentConfig, EnvironmentRepository } from '../contracts/definitions.ts';
+import { LonghaulError } from '../contracts/error-codes.ts';
+import { canonicalHost } from '../contracts/hosts.ts';
+import { newId } from '../contracts/ids.ts';
+import type { EgressRule } from '../contracts/networking.ts';
+import type {
+  SessionResourceParam,
+  SessionResourceShown,
+  StoredSessionResource,
+} from '../contracts/session-resources.ts';
+import type { Queryable } from '../db/pool.ts';
+import type { Principal } from '../db/queries/api-keys.ts';
+import { getCredential, insertCredential, newCredentialId, replaceVersion } from '../db/queries/credentials.ts';
+import type { SessionRow } from '../db/queries/sessions.ts';
+import { insertVault } from '../db/queries/vaults.ts';
+import type { KeyRing } from '../vault/key-ring.ts';
+import { sealParts } from '../vault/seal.ts';
+import { learnShape } from '../vault/shape.ts';
+import { defaultMountPath, requireFreePath } from './environment-config.ts';
+import { auditCredential } from './vaults.ts';
+
+/** What a session gets beside what its request says. */
+interface Resolved {
+  resources: StoredSessionResource[];
+  environment: EnvironmentConfig;
+  /** A vault of the session's own, when a resource brought a token. */
+  vaultIds: string[];
+}
+
+/**
+ * The resources of a new session: its repositories become part of its environment, for its whole life, and their tokens
+ * credentials of a vault that ends with the session. Each repository opens its own paths of its host, nothing else.
+ */
+export async function resolveResources(
+  db: Queryable,
+  given: { principal: Principal; vaultKeys: KeyRing },
+  environment: EnvironmentConfig,
+  params: readonly SessionResourceParam[],
+): Promise<Resolved> {
+  if (environment.type !== 'cloud') return { resources: [], environment, vaultIds: [] };
+  const taken = new Set(environment.repositories.map(({ mount_path: at }) => at));
+  const resources: StoredSessionResource[] = [];
+  let vaultId: string | null = null;
+  for (const [index, param] of params.entries()) {
+    const field = `resources[${index}]`;
+    const at = param.mount_path ?? defaultMountPath(param.url);
+    if (at === undefined) {
+      throw new LonghaulError('invalid_request', 'is needed: the URL does not end in a name', {
+        field: `${field}.mount_path`,
+      });
+    }
+    requireFreePath(taken, at, `${field}.mount_path`);
+    const id = newId('sessionResource');
+    if (param.authorization_token !== undefined) vaultId ??= await ownVault(db, given.principal);
+    const credential =
+      param.authorization_token === undefined || vaultId === null
+        ? null
+        : await storeToken(db, given, { vaultId, name: id, url: param.url, token: param.authorization_token });
+    const now = new Date().toISOString();
+    const { url, checkout } = param;
+    const shown = {
+      id,
+      type: param.type,
+      url,
+      mount_path: at,
+      checkout: checkout ?? null,
+      created_at: now,
+      updated_at: now,
+    };
+    resources.push({ ...shown, credential });
+  }
+  return {
+    resources,
+    environment: withRepositories(environment, resources),
+    vaultIds: vaultId === null ? [] : [vaultId],
+  };
+}
+
+async function ownVault(db: Queryable, principal: Principal): Promise<string> {
+  const owner = { teamId: principal.teamId, createdBy: principal.userId };
+  return (await insertVault(db, owner, { displayName: 'Tokens of one session', metadata: { longhaul: 'session' } })).id;
+}
+
+async function storeToken(
+  db: Queryable,
+  { principal, vaultKeys }: { principal: Principal; vaultKeys: KeyRing },
+  held: { vaultId: string; name: string; url: string; token: string },
+): Promise<{ vaultId: string; credentialId: string }> {
+  const { teamId } = principal;
+  const id = newCredentialId();
+  const place = { teamId, vaultId: held.vaultId, credentialId: id, version: 1 };
+  const row = await insertCredential(db, {
+    id,
+    teamId,
+    vaultId: held.vaultId,
+    kind: 'git',
+    name: held.name,
+    displayName: held.url,
+    metadata: {},
+    spec: { ...tokenSpec(held.url), parts: { value: 1 } },
+    shape: learnShape(held.token),
+    version: {
+      value: sealParts(vaultKeys, place, { value: held.token }),
+      secretRef: null,
+      expiresAt: null,
+      createdBy: principal.userId,
+    },
+  });
+  await auditCredential(db, principal, 'create', row);
+  return { vaultId: held.vaultId, credentialId: id };
+}
+
+/** For git over https and for this repository only. */
+function tokenSpec(url: string): Omit<CredentialSpec, 'parts'> {
+  return {
+    env: null,
+    hosts: [hostOf(url)],
+    unrestricted: false,
+    locations: ['header', 'basic'],
+    headerName: 'authorization',
+    template: null,
+    username: 'x-access-token',
+    methods: null,
+    paths: pathsOf(url).map((path) => `${path}/*`),
+    mcpServerUrl: null,
+    refresh: null,
+  };
+}
+
+function hostOf(url: string): string {
+  return canonicalHost(new URL(url).hostname) ?? new URL(url).hostname;
+}
+
+/** With and without `.git`: servers know a repository by both. */
+function pathsOf(url: string): string[] {
+  const path = new URL(url).pathname.replace(/\/+$/, '').replace(/\.git$/, '');
+  return [path, `${path}.git`];
+}
+
+function withRepositories(environment: CloudEnvironment, resources: StoredSessionResource[]): CloudEnvironment {
+  const added = resources.map(({ url, mount_path, checkout, credential }): EnvironmentRepository => {
+    const branch = checkout?.type === 'branch' ? checkout.name : null;
+    const commit = checkout?.type === 'commit' ? checkout.sha : null;
+    return { url, branch, commit, mount_path, credential: credential?.credentialId ?? null };
+  });
+  const repositories = [...environment.repositories, ...added];
+  return { ...environment, repositories, networking: withHosts(environment.networking, repositories) };
+}
+
+/** What is to be cloned can be reached: the repository's own paths, by a rule of the session. */
+function withHosts(
+  networking: CloudEnvironment['networking'],
+  repositories: readonly EnvironmentRepository[],
+): CloudEnvironment['networking'] {
+  if (networking.type === 'unrestricted' || repositories.length === 0) return networking;
+  const rules = repositories.map(({ url }): EgressRule => {
+    return { host: hostOf(url), methods: null, paths: pathsOf(url).map((path) => `${path}/**`), action: 'allow' };
+  });
+  return { ...networking, rules: [...(networking.rules ?? []), ...rules] };
+}
+
+/** Without what only we need to know. */
+export function renderResource({ credential: _credential, ...shown }: StoredSessionResource): SessionResourceShown {
+  return shown;
+}
+
+/** Throws `not_found`. */
+export function requireResource({ id, resources }: SessionRow, resourceId: string): StoredSessionResource {
+  const found = resources.find((resource) => resource.id === resourceId);
+  if (found !== undefined) return found;
+  throw new LonghaulError('not_found', `session ${id} has no resource ${resourceId.slice(0, 64)}`);
+}
+
+/** The next version of a token; placeholders stay what they are. */
+export async function replaceToken(
+  db: Queryable,
+  { principal, vaultKeys }: { principal: Principal; vaultKeys: KeyRing },
+  { vaultId, credentialId: id }: { vaultId: string; credentialId: string },
+  token: string,
+): Promise<void> {
+  const place = { teamId: principal.teamId, vaultId, id };
+  const before = await getCredential(db, place, { lock: true });
+  const version = before.currentVersion + 1;
+  await replaceVersion(db, id, {
+    version,
+    value: sealParts(vaultKeys, { teamId: principal.teamId, vaultId, credentialId: id, version }, { value: token }),
+    secretRef: null,
+    spec: { ...before.spec, parts: { value: version } },
+    expiresAt: null,
+    createdBy: principal.userId,
+  });
+  await auditCredential(db, principal, 'rotate', await getCredential(db, place));
+}
