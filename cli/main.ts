@@ -167,6 +167,27 @@ program
     process.exitCode = await importPrices(readConfig(), file, options);
   });
 
+const vault = program.command('vault').description('master keys of the vault; secrets themselves go through the API');
+
+vault
+  .command('rotate-key')
+  .description('bring every value under the first key of LONGHAUL_VAULT_KEY; may be run again after anything')
+  .option('--json', 'print JSON', false)
+  .addHelpText('after', '\nExample:\n  LONGHAUL_VAULT_KEY="$NEW_KEY,$OLD_KEY" longhaul vault rotate-key')
+  .action(async (options: { json: boolean }) => {
+    const { rotateVaultKey } = await import('./commands/vault.ts');
+    process.exitCode = await rotateVaultKey(readConfig(), options);
+  });
+
+vault
+  .command('keys')
+  .description('which master keys, by their ids, guard how many values')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { showVaultKeys } = await import('./commands/vault.ts');
+    process.exitCode = await showVaultKeys(readConfig(), options);
+  });
+
 program
   .command('gateway')
   .description('the gateway of model calls')

@@ -56,6 +56,46 @@ export async function withTransaction<T>(pool: Pool, work: (tx: Queryable) => Pr
   }
 }
 
+interface Held {
+  /** Each statement commits by itself. */
+  db: Queryable;
+  transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>;
+}
+
+/**
+ * Runs `work` while no other process has the lock; waits for it as long as a statement may last. The lock belongs to the
+ * connection all of it runs on, so that it is free when the process dies.
+ */
+export async function withAdvisoryLock<T>(
+  pool: Pool,
+  lock: { space: number; name: string },
+  work: (held: Held) => Promise<T>,
+): Promise<T> {
+  const client = await pool.connect();
+  // A connection in an unknown state is closed, which frees the lock too.
+  let broken: Error | boolean = true;
+  const onError = (): void => undefined;
+  client.on('error', onError);
+  try {
+    await client.query('SELECT pg_advisory_lock(hashtextextended($1, $2))', [lock.name, lock.space]);
+    const result = await work({
+      db: client,
+      transaction: async (inside) => {
+        await client.query('BEGIN');
+        const made = await inside(client);
+        await client.query('COMMIT');
+        return made;
+      },
+    });
+    await client.query('SELECT pg_advisory_unlock(hashtextextended($1, $2))', [lock.name, lock.space]);
+    broken = false;
+    return result;
+  } finally {
+    client.removeListener('error', onError);
+    client.release(broken);
+  }
+}
+
 const OUTAGE_CODES = new Set([
   'ECONNREFUSED',
   'ECONNRESET',

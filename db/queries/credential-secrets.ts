@@ -52,10 +52,8 @@ function fromJson({ keyId, wrappedKey, sealed }: SealedJson): SealedValue {
   return { keyId, wrappedKey: Buffer.from(wrappedKey, 'base64'), sealed: Buffer.from(sealed, 'base64') };
 }
 
-/** One process renews a credential at a time; the lock dies with its connection. Waits for whoever has it. */
-export async function lockRefresh(tx: Queryable, credentialId: string): Promise<void> {
-  await tx.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 13))', [credentialId]);
-}
+/** Space of the advisory locks under which access tokens are renewed. */
+export const REFRESH_LOCKS = 13;
 
 /** Written, and committed, before a refresh token leaves: found later, it tells that its answer may be lost. */
 export async function markRefreshStarted(db: Queryable, credentialId: string): Promise<void> {

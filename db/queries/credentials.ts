@@ -165,6 +165,26 @@ export async function getCredential(
   return toCamel<CredentialRow>(requireRow(result.rows[0] as object | undefined, `credential ${id}`));
 }
 
+/** Keeps everybody else from changing it until the transaction ends; undefined when it is gone. */
+export async function lockCredential(tx: Queryable, id: string): Promise<{ currentVersion: number } | undefined> {
+  const result = await tx.query(
+    'SELECT current_version FROM credentials WHERE id = $1 AND archived_at IS NULL AND deleted_at IS NULL FOR UPDATE',
+    [id],
+  );
+  const row = result.rows[0] as object | undefined;
+  return row === undefined ? undefined : toCamel<{ currentVersion: number }>(row);
+}
+
+/** Live credentials of a team, oldest first. */
+export async function listCredentialIds(db: Queryable, teamId: string, limit: number): Promise<string[]> {
+  const result = await db.query<{ id: string }>(
+    `SELECT id FROM credentials WHERE team_id = $1 AND archived_at IS NULL AND deleted_at IS NULL
+     ORDER BY created_at, id LIMIT $2`,
+    [teamId, limit],
+  );
+  return result.rows.map((row) => row.id);
+}
+
 export async function updateCredential(tx: Queryable, id: string, fields: CredentialFields): Promise<void> {
   await tx.query(
     `UPDATE credentials SET display_name = $2, metadata = $3, spec = $4, shape = $5, updated_at = now() WHERE id = $1`,

@@ -1,8 +1,10 @@
 import type { Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
 
-/** A sealed version's key, wrapped by a master key that is to be replaced. */
-export interface WrappedKeyRow {
+/** A sealed version's key, wrapped by a master key that is to be replaced, and where it belongs. */
+export interface VersionToRewrap {
+  teamId: string;
+  vaultId: string;
   credentialId: string;
   version: number;
   keyId: string;
@@ -21,17 +23,18 @@ export async function countByKey(db: Queryable): Promise<{ keyId: string; count:
 export async function lockVersionsToRewrap(
   tx: Queryable,
   want: { keyId: string; after: { credentialId: string; version: number }; limit: number },
-): Promise<WrappedKeyRow[]> {
+): Promise<VersionToRewrap[]> {
   const result = await tx.query(
-    `SELECT credential_id, version, key_id, wrapped_key FROM credential_versions
-     WHERE key_id IS NOT NULL AND key_id <> $1 AND (credential_id, version) > ($2, $3)
-     ORDER BY credential_id, version LIMIT $4 FOR UPDATE SKIP LOCKED`,
+    `SELECT c.team_id, c.vault_id, v.credential_id, v.version, v.key_id, v.wrapped_key
+     FROM credential_versions v JOIN credentials c ON c.id = v.credential_id
+     WHERE v.key_id IS NOT NULL AND v.key_id <> $1 AND (v.credential_id, v.version) > ($2, $3)
+     ORDER BY v.credential_id, v.version LIMIT $4 FOR UPDATE OF v SKIP LOCKED`,
     [want.keyId, want.after.credentialId, want.after.version, want.limit],
   );
-  return result.rows.map((row: object) => toCamel<WrappedKeyRow>(row));
+  return result.rows.map((row: object) => toCamel<VersionToRewrap>(row));
 }
 
-export async function putRewrapped(tx: Queryable, row: WrappedKeyRow): Promise<void> {
+export async function putRewrapped(tx: Queryable, row: VersionToRewrap): Promise<void> {
   await tx.query(
     `UPDATE credential_versions SET key_id = $3, wrapped_key = $4 WHERE credential_id = $1 AND version = $2`,
     [row.credentialId, row.version, row.keyId, row.wrappedKey],
