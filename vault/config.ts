@@ -93,21 +93,22 @@ function readHashicorpAuth(env: Environment): HashicorpAuth {
 function readInfisical(env: Environment): InfisicalConfig | null {
   const address = url(env, 'LONGHAUL_VAULT_INFISICAL_URL');
   if (address === null) return null;
-  const need = (name: string, value: string | null): string => {
-    if (value === null) throw new LonghaulError('setup_required', `${name} is not set`);
-    return value;
-  };
   return {
     url: address,
-    clientId: need('LONGHAUL_VAULT_INFISICAL_CLIENT_ID', text(env, 'LONGHAUL_VAULT_INFISICAL_CLIENT_ID')),
-    clientSecret: need(
+    clientId: required('LONGHAUL_VAULT_INFISICAL_CLIENT_ID', text(env, 'LONGHAUL_VAULT_INFISICAL_CLIENT_ID')),
+    clientSecret: required(
       'LONGHAUL_VAULT_INFISICAL_CLIENT_SECRET',
       secret(env, 'LONGHAUL_VAULT_INFISICAL_CLIENT_SECRET', 'LONGHAUL_VAULT_INFISICAL_CLIENT_SECRET_FILE'),
     ),
-    projectId: need('LONGHAUL_VAULT_INFISICAL_PROJECT', text(env, 'LONGHAUL_VAULT_INFISICAL_PROJECT')),
+    projectId: required('LONGHAUL_VAULT_INFISICAL_PROJECT', text(env, 'LONGHAUL_VAULT_INFISICAL_PROJECT')),
     environment: text(env, 'LONGHAUL_VAULT_INFISICAL_ENVIRONMENT') ?? 'prod',
     prefix: text(env, 'LONGHAUL_VAULT_INFISICAL_PREFIX') ?? '/longhaul/{team}',
   };
+}
+
+function required(name: string, value: string | null): string {
+  if (value === null) throw new LonghaulError('setup_required', `${name} is not set`);
+  return value;
 }
 
 function url(env: Environment, name: string): string | null {

@@ -111,20 +111,24 @@ export class MemorySecretSource implements SecretSource {
   #fetch(credentialId: string): Promise<ResolvedSecret> {
     const entry: Entry = { outcome: this.#load(credentialId), freshUntilMs: 0, version: 0 };
     this.#entries.set(credentialId, entry);
-    entry.outcome.then(
-      ({ version, expiresAtMs }) => {
-        const end = expiresAtMs === null ? Number.POSITIVE_INFINITY : expiresAtMs - LIMITS.oauthRefreshAheadMs;
-        const now = this.#clock.nowMs();
-        entry.version = version;
-        // A token that is about to end, and cannot be renewed now, is looked at again soon.
-        const shortest = now + LIMITS.secretFailureTtlMs;
-        entry.freshUntilMs = Math.max(Math.min(now + LIMITS.secretCacheTtlMs, end), shortest);
-      },
-      () => {
-        entry.freshUntilMs = this.#clock.nowMs() + LIMITS.secretFailureTtlMs;
-      },
-    );
+    void this.#date(entry);
     return entry.outcome;
+  }
+
+  /** Settles how long an entry is good for. */
+  async #date(entry: Entry): Promise<void> {
+    try {
+      const { version, expiresAtMs } = await entry.outcome;
+      const end = expiresAtMs === null ? Number.POSITIVE_INFINITY : expiresAtMs - LIMITS.oauthRefreshAheadMs;
+      const now = this.#clock.nowMs();
+      entry.version = version;
+      // A token that is about to end, and cannot be renewed now, is looked at again soon.
+      const shortest = now + LIMITS.secretFailureTtlMs;
+      entry.freshUntilMs = Math.max(Math.min(now + LIMITS.secretCacheTtlMs, end), shortest);
+    } catch {
+      // Whoever asked has the error.
+      entry.freshUntilMs = this.#clock.nowMs() + LIMITS.secretFailureTtlMs;
+    }
   }
 
   async #load(credentialId: string): Promise<ResolvedSecret> {

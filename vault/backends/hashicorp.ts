@@ -3,7 +3,16 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { Clock } from '../clock.ts';
 import { Outbound, OutboundError, type OutboundAnswer } from '../outbound.ts';
 import { LoginKeeper, type Login } from './login.ts';
-import { away, fieldOf, notThere, teamPrefix, type BackendRef, type BackendSecret, type VaultBackend } from './port.ts';
+import {
+  away,
+  fieldOf,
+  notThere,
+  teamPrefix,
+  versionText,
+  type BackendRef,
+  type BackendSecret,
+  type VaultBackend,
+} from './port.ts';
 
 export type HashicorpAuth =
   | { type: 'token'; token: string }
@@ -46,13 +55,13 @@ export class HashicorpBackend implements VaultBackend {
     const value = typeof data === 'object' && data !== null ? fieldOf(data as Record<string, unknown>, ref) : undefined;
     if (value === undefined) throw notThere(this.name, ref.field === null ? ref.path : `${ref.path}#${ref.field}`);
     const endsAt = typeof metadata?.deletion_time === 'string' ? Date.parse(metadata.deletion_time) : Number.NaN;
-    return { value, version: String(metadata?.version ?? ''), expiresAtMs: Number.isNaN(endsAt) ? null : endsAt };
+    return { value, version: versionText(metadata?.version), expiresAtMs: Number.isNaN(endsAt) ? null : endsAt };
   }
 
   async put(ref: BackendRef, value: string): Promise<{ version: string }> {
     const body = { data: { [ref.field ?? 'value']: value } };
     const answer = await this.#call('POST', `data/${this.#pathOf(ref)}`, ref.path, body);
-    return { version: String((dataOf(answer) as { version?: unknown } | undefined)?.version ?? '') };
+    return { version: versionText((dataOf(answer) as { version?: unknown } | undefined)?.version) };
   }
 
   async list(teamId: string, limit: number): Promise<string[]> {

@@ -2,7 +2,15 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { Clock } from '../clock.ts';
 import { Outbound, OutboundError, type OutboundAnswer } from '../outbound.ts';
 import { LoginKeeper, type Login } from './login.ts';
-import { away, notThere, teamPrefix, type BackendRef, type BackendSecret, type VaultBackend } from './port.ts';
+import {
+  away,
+  notThere,
+  teamPrefix,
+  versionText,
+  type BackendRef,
+  type BackendSecret,
+  type VaultBackend,
+} from './port.ts';
 
 export interface InfisicalConfig {
   url: string;
@@ -22,7 +30,7 @@ export class InfisicalBackend implements VaultBackend {
   readonly #config: InfisicalConfig;
   readonly #clock: Clock;
   readonly #http = new Outbound(null);
-  #login: Promise<Login> | undefined;
+  readonly #login: LoginKeeper;
 
   constructor(config: InfisicalConfig, clock: Clock) {
     this.#config = config;
@@ -41,7 +49,7 @@ export class InfisicalBackend implements VaultBackend {
     if (typeof secret?.secretValue !== 'string' || secret.secretValueHidden === true) {
       throw away(this.name, `we may not read ${ref.path}`);
     }
-    return { value: secret.secretValue, version: String(secret.version ?? ''), expiresAtMs: null };
+    return { value: secret.secretValue, version: versionText(secret.version), expiresAtMs: null };
   }
 
   async list(teamId: string, limit: number): Promise<string[]> {

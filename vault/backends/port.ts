@@ -52,3 +52,8 @@ export function fieldOf(fields: Record<string, unknown>, ref: BackendRef): strin
   const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
   return typeof value === 'string' ? value : undefined;
 }
+
+/** A version as a back end tells it: a number, or text. */
+export function versionText(version: unknown): string {
+  return typeof version === 'number' || typeof version === 'string' ? String(version) : '';
+}
