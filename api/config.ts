@@ -1,4 +1,5 @@
 import { LonghaulError } from '../contracts/error-codes.ts';
+import { egressClientConfig, type EgressClientConfig } from '../egress/client.ts';
 import type { TemporalTarget } from '../temporal/config.ts';
 import { readTemporalTarget } from '../temporal/config.ts';
 import { readVaultKeys } from '../vault/config.ts';
@@ -19,6 +20,8 @@ export interface ApiConfig {
   logLevel: string;
   /** Refused without one: values would otherwise lie in the database as they are. */
   vaultKeys: KeyRing;
+  /** null: there is no broker, and no credential can be tried. */
+  egress: EgressClientConfig | null;
 }
 
 /** Reads the environment; a bad value is refused by name. */
@@ -41,6 +44,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): ApiConfig {
     portsUrl: readUrl(env, 'LONGHAUL_PORTS_URL') || 'http://localhost:4881',
     logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
     vaultKeys: readVaultKeys(env),
+    egress: egressClientConfig(env),
   };
 }
 

@@ -1,3 +1,4 @@
+import { EgressClient } from '../egress/client.ts';
 import type { Pool } from '../db/pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { NO_TRACING, type Tracing } from '../telemetry/tracing.ts';
@@ -26,6 +27,7 @@ export function createServices(given: { pool: Pool; config: ApiConfig; logger: L
     tracing: given.tracing ?? NO_TRACING,
     config,
     vaultKeys: config.vaultKeys,
+    egress: config.egress === null ? null : new EgressClient(config.egress),
     gatewayProblems: () => [],
   };
 }

@@ -1,3 +1,4 @@
+import type { EgressClient } from '../egress/client.ts';
 import type { Pool } from '../db/pool.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Tracing } from '../telemetry/tracing.ts';
@@ -22,6 +23,7 @@ export interface Services {
   config: ApiConfig;
   /** Seals what vaults hold; nothing here opens it. */
   vaultKeys: KeyRing;
+  egress: EgressClient | null;
   /** What is wrong with the routes of the gateway in this process; set by who runs one. */
   gatewayProblems: () => readonly string[];
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { LonghaulError } from '../contracts/error-codes.ts';
+import type { CredentialValidation } from '../contracts/vaults.ts';
 
 /** Where a sandbox reaches the network. `listener`: at that address inside its own namespace. */
 export type EgressAccess =
@@ -30,6 +31,8 @@ export function egressClientConfig(env: Record<string, string | undefined>): Egr
 }
 
 const CALL_MS = 15_000;
+/** Two tries at a server and a renewal between them; less than a transaction of the api may wait. */
+const VALIDATE_MS = 25_000;
 
 /**
  * What worker and api ask of the broker. Every call may be repeated. A broker that is away is `sandbox_unavailable`:
@@ -77,8 +80,20 @@ export class EgressClient {
     };
   }
 
-  async #call(method: string, path: string, body: object | undefined, signal?: AbortSignal): Promise<unknown> {
-    const limit = AbortSignal.timeout(CALL_MS);
+  /** Tries an OAuth credential at its MCP server. */
+  async validateCredential(credentialId: string): Promise<Omit<CredentialValidation, 'type'>> {
+    const path = `/credentials/${encodeURIComponent(credentialId)}/validate`;
+    return (await this.#call('POST', path, {}, undefined, VALIDATE_MS)) as Omit<CredentialValidation, 'type'>;
+  }
+
+  async #call(
+    method: string,
+    path: string,
+    body: object | undefined,
+    signal?: AbortSignal,
+    limitMs: number = CALL_MS,
+  ): Promise<unknown> {
+    const limit = AbortSignal.timeout(limitMs);
     let response: Response;
     try {
       response = await fetch(`${this.#config.url}${path}`, {

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { newId } from '../contracts/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { OpenVault } from '../vault/broker.ts';
 import type { EgressAccess } from './client.ts';
 
 /** What the control interface asks of the broker. */
@@ -44,7 +45,12 @@ const json = (value: object): Answer => ({
 });
 
 /** The broker's control interface, for worker and api. It listens where no sandbox gets to, and asks for the secret. */
-export function createControl(target: ControlTarget, token: string, logger: Logger): Server {
+export function createControl(
+  target: ControlTarget,
+  token: string,
+  logger: Logger,
+  vault?: Pick<OpenVault, 'validate'>,
+): Server {
   const expected = createHash('sha256').update(token).digest();
   const isTrusted = (req: IncomingMessage): boolean => {
     const given = /^Bearer (.+)$/.exec(req.headers.authorization ?? '')?.[1] ?? '';
@@ -54,7 +60,7 @@ export function createControl(target: ControlTarget, token: string, logger: Logg
     const open = await openRoute(req, target);
     if (open !== null) return open;
     if (!isTrusted(req)) throw new LonghaulError('invalid_api_key', 'the control interface needs its own token');
-    return trustedRoute(req, target);
+    return trustedRoute(req, target, vault);
   };
   return createServer((req, res) => {
     answer(req).then(
@@ -76,7 +82,11 @@ async function openRoute(req: IncomingMessage, target: ControlTarget): Promise<A
   return { status: 200, contentType: 'application/x-pem-file', text: target.caCertificate() };
 }
 
-async function trustedRoute(req: IncomingMessage, target: ControlTarget): Promise<Answer> {
+async function trustedRoute(
+  req: IncomingMessage,
+  target: ControlTarget,
+  vault: Pick<OpenVault, 'validate'> | undefined,
+): Promise<Answer> {
   const [, resource = '', name = '', verb = '', ...rest] = (req.url ?? '').split('/').map(decoded);
   const route = rest.length > 0 ? '' : `${req.method ?? ''} ${resource}${verb === '' ? '' : `/${verb}`}`;
   switch (route) {
@@ -96,6 +106,9 @@ async function trustedRoute(req: IncomingMessage, target: ControlTarget): Promis
     case 'POST sessions/revoke':
       await target.revoke(checkedId(name));
       return json({});
+    case 'POST credentials/validate':
+      if (vault === undefined) throw new LonghaulError('credential_unavailable', 'this broker has no vault');
+      return json(await vault.validate(checkedId(name)));
     case 'POST redact': {
       const body = await bodyOf(req, redactBody);
       return json(await target.redact(body.sessionId, body.texts));

@@ -1,6 +1,8 @@
 import { Registry, collectDefaultMetrics } from 'prom-client';
 import { createPool } from '../db/pool.ts';
 import { createLogger } from '../telemetry/logger.ts';
+import { openVault } from '../vault/broker.ts';
+import { isPublicAddress } from './addresses.ts';
 import { Broker } from './broker.ts';
 import { readEgressConfig, takeEnvironment } from './config.ts';
 import { createControl } from './control.ts';
@@ -10,7 +12,6 @@ import { Policies } from './policy/policies.ts';
 import { readPortsConfig } from './ports/config.ts';
 import { PortsServer } from './ports/server.ts';
 import { listenPublicly } from './public-listener.ts';
-import { NO_SECRETS } from './no-secrets.ts';
 
 /** The egress broker: the only way out of a sandbox, and the only process that holds values of secrets. */
 async function main(): Promise<void> {
@@ -20,6 +21,8 @@ async function main(): Promise<void> {
   const logger = createLogger('egress', config.logLevel);
   process.on('uncaughtException', (error) => logger.fatal({ err: error }, 'uncaught exception'));
   process.on('unhandledRejection', (reason) => logger.fatal({ err: reason }, 'unhandled rejection'));
+  const { databaseUrl } = config;
+  const vault = openVault({ databaseUrl, env, logger, isPublicAddress });
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-egress', max: 5 });
@@ -29,13 +32,13 @@ async function main(): Promise<void> {
     databaseUrl: config.databaseUrl,
     logger,
     registry,
-    secrets: NO_SECRETS,
+    secrets: vault.secrets,
   });
   const broker = new Broker({ config, policies, directory: databaseDirectory(pool), logger, registry });
   const publicListener = config.public === null ? null : await listenPublicly(config.public, broker.front);
   const ports = new PortsServer({ db: pool, url: portsConfig.url, logger });
   await ports.listen(portsConfig.port, portsConfig.host);
-  const control = createControl(broker, config.token, logger);
+  const control = createControl(broker, config.token, logger, vault);
   await new Promise<void>((resolve, reject) => {
     control.once('error', reject);
     control.listen(config.port, config.host, resolve);
@@ -55,7 +58,7 @@ async function main(): Promise<void> {
     await ports.close();
     await broker.close();
     control.closeAllConnections();
-    await pool.end();
+    await Promise.all([vault.close(), pool.end()]);
   };
   process.on('SIGTERM', (signal) => void stop(signal));
   process.on('SIGINT', (signal) => void stop(signal));

@@ -1,6 +1,5 @@
 import type { SecretParts } from '../contracts/credentials.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
-import { LIMITS } from '../contracts/limits.ts';
 import type { CredentialValidation } from '../contracts/vaults.ts';
 import { findSealedCredential, type SealedCredential } from '../db/queries/credential-secrets.ts';
 import { openAll } from './backends/postgres.ts';
@@ -8,6 +7,7 @@ import { OutboundError, type OutboundAnswer } from './outbound.ts';
 import { refreshCredential, type RefreshDeps } from './refresh.ts';
 
 const SHOWN_CHARS = 2_048;
+const PROBE_MS = 7_000;
 
 interface Probe {
   isAccepted: boolean;
@@ -71,7 +71,7 @@ async function probe(deps: RefreshDeps, row: SealedCredential, parts: SecretPart
         accept: 'application/json, text/event-stream',
       },
       body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params }),
-      timeoutMs: LIMITS.oauthCallMs,
+      timeoutMs: PROBE_MS,
     });
     const isAccepted = answer.status >= 200 && answer.status < 300;
     return { isAccepted, isRefused: answer.status === 401, answer };

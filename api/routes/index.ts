@@ -94,6 +94,7 @@ import { getCredential } from './get-credential.ts';
 import { updateCredential } from './update-credential.ts';
 import { archiveCredential } from './archive-credential.ts';
 import { deleteCredential } from './delete-credential.ts';
+import { validateCredential } from './validate-credential.ts';
 import { createVaultBinding } from './create-vault-binding.ts';
 import { listVaultBindings } from './list-vault-bindings.ts';
 import { deleteVaultBinding } from './delete-vault-binding.ts';
@@ -173,6 +174,7 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   updateCredential,
   archiveCredential,
   deleteCredential,
+  validateCredential,
   createVaultBinding,
   listVaultBindings,
   deleteVaultBinding,

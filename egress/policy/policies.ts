@@ -176,6 +176,7 @@ export class Policies implements EgressPolicies {
 
   #heard(payload: string): void {
     const [kind, id = ''] = payload.split(':', 2);
+    if (kind === 'credential') this.#options.secrets.invalidate(id);
     if (kind === 'session' && this.#sessions.has(id)) this.#refreshSoon(id);
     if (kind === 'credential' || kind === 'team') this.#refreshAll();
   }

@@ -50,6 +50,7 @@ export async function testApi(options: { temporalAddress?: string } = {}): Promi
       publicUrl: '',
       portsUrl: 'http://localhost:4881',
       logLevel: 'silent',
+      egress: null,
       vaultKeys: KeyRing.parse(randomBytes(32).toString('base64')),
     },
   });
