@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import { redactLine } from './redact.ts';
 
 export type Logger = pino.Logger;
 
@@ -8,6 +9,8 @@ export function createLogger(role: string, level: string = 'info'): Logger {
     level,
     base: { role },
     timestamp: pino.stdTimeFunctions.isoTime,
+    // What looks like a secret is taken out of the whole line, whatever put it there.
+    hooks: { streamWrite: redactLine },
     formatters: { level: (label) => ({ level: label }) },
     // By path, as a second line: no secret is put into a log call in the first place.
     redact: {

@@ -31,6 +31,75 @@ const NAMED: readonly RegExp[] = [
 /** A field whose whole value is a secret. */
 const SECRET_FIELD = new RegExp(`^[\\w.-]{0,40}(?:${SECRET_WORD}|authorization)$`, 'i');
 
+/** Tokens whose beginning says what they are. */
+const CERTAIN: readonly RegExp[] = [
+  /\b(?:ghp|gho|ghu|ghs|ghr)_[A-Za-z0-9]{36,}\b/g,
+  /\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{40,}/g,
+  /\b(?:glpat|gldt|glrt)-[A-Za-z0-9_-]{20,}/g,
+  /\bxox[abeprs]-[A-Za-z0-9-]{20,}/g,
+  /\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}/g,
+  /\bAIza[A-Za-z0-9_-]{35}/g,
+  /\bya29\.[A-Za-z0-9_-]{20,}/g,
+  /\bAGE-SECRET-KEY-1[A-Z0-9]{50,}/g,
+  /\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b/g,
+  /\beyJ[A-Za-z0-9_-]{16,}\.eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}/g,
+];
+/** Beginnings that names have as well: what follows is looked at. */
+const LIKELY =
+  /\b(?:lhv|lhk|lh|sk|pk|rk|npm|pypi|hf|gsk|xai|xapp|dop_v1|doo_v1|shpat|shpss|whsec|dckr_pat|lin_api|figd|ntn|r8)[-_][A-Za-z0-9_-]{16,}/g;
+const PRIVATE_KEY =
+  /-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----\s{1,5}[A-Za-z0-9+/=\s]{40,20000}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|$)/g;
+const ASSIGNED = new RegExp(
+  `((?:${SECRET_WORD}|token)["']?\\s{0,5}[:=]\\s{0,5}["']?)([A-Za-z0-9+/_.~=-]{20,256})(?![A-Za-z0-9+/_.~=(-])`,
+  'gi',
+);
+const URL_PASSWORD = /(\b[a-z][a-z0-9+.-]{1,20}:\/\/[^\s:/@"']{0,100}:)([^\s@/"']{8,200})(?=@)/g;
+
+/**
+ * Takes out only what is a secret with near certainty: for texts an agent works with, where a wrong find breaks its work.
+ * `keep`: texts that look like secrets and are none, as placeholders.
+ */
+export function redactTokens(text: string, keep: readonly string[] = []): string {
+  const isKept = (token: string): boolean => keep.some((one) => token.includes(one) || one.includes(token));
+  const unless = (token: string, body: string): string => (isKept(token) || !isRandom(body) ? token : CENSOR);
+  let clean = text.replace(PRIVATE_KEY, CENSOR);
+  for (const pattern of CERTAIN) clean = clean.replace(pattern, (token) => (isKept(token) ? token : CENSOR));
+  return clean
+    .replace(LIKELY, (token) => unless(token, token.replace(/^[A-Za-z]+[-_]/, '')))
+    .replace(ASSIGNED, (whole: string, name: string, value: string) =>
+      isKept(value) || !isRandom(value) ? whole : name + CENSOR,
+    )
+    .replace(URL_PASSWORD, (whole: string, before: string, value: string) =>
+      isKept(value) || !isRandom(value) ? whole : before + CENSOR,
+    );
+}
+
+const MIN_BITS = 3;
+
+/** False for words, names, numbers, dates, versions and paths put together. */
+function isRandom(text: string): boolean {
+  if (/[/\\]|\.{2}/.test(text) && /^[\w.@~-]*\/[\w.@/~-]*$/.test(text) && !/\d.*\d.*\d/.test(text)) return false;
+  const segments = text.split(/[-_./+=:~]/).filter((part) => part !== '');
+  const isWordy = segments.every((part) =>
+    /^(?:[A-Za-z]?[a-z]{0,19}|[A-Z]{1,20}|(?:[A-Z][a-z]{1,15}){1,6}|[a-z]{1,15}(?:[A-Z][a-z]{1,15}){1,6}|\d{1,20}|[a-z]{1,15}\d{1,4}|v\d+)$/.test(
+      part,
+    ),
+  );
+  if (isWordy) return false;
+  const digits = text.match(/\d/g)?.length ?? 0;
+  const switches = text.match(/[a-z](?=[A-Z])|[A-Z](?=[a-z])/g)?.length ?? 0;
+  return (digits >= 2 || switches >= 5) && /[A-Za-z]/.test(text) && bitsOf(text) >= MIN_BITS;
+}
+
+/** Entropy of a character (Shannon), from how often each occurs. */
+function bitsOf(text: string): number {
+  const counts = new Map<string, number>();
+  for (const letter of text) counts.set(letter, (counts.get(letter) ?? 0) + 1);
+  let bits = 0;
+  for (const count of counts.values()) bits -= (count / text.length) * Math.log2(count / text.length);
+  return bits;
+}
+
 /** Takes what looks like a secret out of a text. It is a net, not a promise: content is off unless asked for. */
 export function redact(text: string): string {
   let clean = text;
@@ -57,6 +126,22 @@ export function contentAttribute(value: unknown): ContentAttribute {
   if (text.length > MAX_ATTRIBUTE_CHARS && Array.isArray(clean)) text = withoutMiddle(clean);
   text = cut(text, MAX_ATTRIBUTE_CHARS);
   return { text, isChanged: text !== whole };
+}
+
+/** One line of a log, which stays JSON. */
+export function redactLine(line: string): string {
+  const clean = redact(line);
+  if (clean === line || isJson(clean)) return clean;
+  return isJson(line) ? `${JSON.stringify(cleaned(JSON.parse(line), 0))}\n` : clean;
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function cleaned(value: unknown, depth: number): unknown {

@@ -16,6 +16,7 @@ import type { ActivityDeps } from '../deps.ts';
 import { digestOf } from '../digest.ts';
 import { giveUpLate } from '../outage.ts';
 import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-inputs.ts';
+import { redactContent } from '../redaction.ts';
 import type { Lease } from '../sandbox/lease.ts';
 import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
 import { bash } from './bash.ts';
@@ -66,7 +67,9 @@ async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: Ab
   };
   const outcome = await attempt(deps, started.effect, context);
   if (outcome.kind === 'lost') return loseEffect(deps, session, started.effect, outcome.reason);
-  return finishEffect(deps, session, started.effect, outcome);
+  // Before it is stored anywhere. When the broker is away the next attempt finds the same outcome in the sandbox.
+  const content = await redactContent(deps, session.id, outcome.content, signal);
+  return finishEffect(deps, session, started.effect, { ...outcome, content });
 }
 
 /**

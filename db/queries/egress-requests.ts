@@ -91,6 +91,15 @@ export async function lastEgressSeq(db: Queryable, sandboxId: string): Promise<n
   return result.rows[0]?.seq ?? 0;
 }
 
+/** False when a value of this name was never put into a request of the session: then it cannot have come back. */
+export async function wasCredentialUsed(db: Queryable, sessionId: string, name: string): Promise<boolean> {
+  const result = await db.query(
+    'SELECT 1 FROM egress_requests WHERE session_id = $1 AND jsonb_exists(credentials, $2) LIMIT 1',
+    [sessionId, name],
+  );
+  return result.rowCount !== 0;
+}
+
 export interface EgressFilter {
   sessionId: string;
   sandboxId?: string | undefined;

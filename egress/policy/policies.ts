@@ -4,6 +4,7 @@ import { LIMITS } from '../../contracts/limits.ts';
 import { listenOn } from '../../db/listen.ts';
 import type { Pool } from '../../db/pool.ts';
 import { expireEgressApprovals } from '../../db/queries/egress-approvals.ts';
+import { wasCredentialUsed } from '../../db/queries/egress-requests.ts';
 import { CREDENTIALS_CHANNEL } from '../../db/queries/credentials.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { SecretSource } from '../../vault/source.ts';
@@ -95,7 +96,7 @@ export class Policies implements EgressPolicies {
   async redact(sessionId: string, texts: string[]): Promise<{ texts: string[]; redactions: number }> {
     const state = await this.#fresh(sessionId);
     const wasOver = state.isOver;
-    await state.resolveAll();
+    await state.resolveAll((name) => wasCredentialUsed(this.#options.pool, sessionId, name));
     const { matcher } = state;
     const results = texts.map((text) => matcher.redact(text));
     if (wasOver) state.forget();

@@ -73,16 +73,16 @@ export class SessionState {
 
   /**
    * Values of all credentials. One that nobody can get any more (revoked, to be authorised anew) is left out; a source that
-   * is only away is an error.
+   * is only away is an error, unless the value cannot have come to the session: `wasUsed`.
    */
-  async resolveAll(): Promise<void> {
+  async resolveAll(wasUsed: (name: string) => Promise<boolean> = () => Promise.resolve(true)): Promise<void> {
     await Promise.all(
       this.credentials.map(async (credential) => {
         try {
           await this.resolve(credential);
         } catch (error) {
           const isAway = !(error instanceof LonghaulError) || error.retryable;
-          if (isAway && credential.revokedAt === null) throw error;
+          if (isAway && credential.revokedAt === null && (await wasUsed(credential.name))) throw error;
         }
       }),
     );

@@ -19,6 +19,9 @@ const NO_PROXY = {
   ALL_PROXY: '',
 };
 
+const look = (text: string): string =>
+  `grep -las -- '${text}' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/maps 2>/dev/null; grep -rlas -- '${text}' /workspace /tmp /etc /home /mnt 2>/dev/null; true`;
+
 describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
   let policies: PolicyBed;
   let bed: EgressBed;
@@ -99,6 +102,10 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
     seen += found.length;
     return found;
   };
+  const rebound = (): Promise<{ state: string; error: string | null }[]> =>
+    rows(`SELECT state, error FROM egress_requests WHERE session_id = $1 AND host = 'rebind.test'`, [
+      sandbox.sessionId,
+    ]);
   const incidents = async (): Promise<string[]> =>
     (
       await rows<{ kind: string }>('SELECT kind FROM security_events WHERE session_id = $1 ORDER BY created_at', [
@@ -239,11 +246,7 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
   it('a name that is allowed but leads inside is refused, and told', async () => {
     expect(await curl(`-k https://rebind.test:${api.port}/echo`)).toContain('address_forbidden');
     await expect.poll(incidents, { timeout: 20_000 }).toContain('address_refused');
-    const row = (): Promise<{ state: string; error: string | null }[]> =>
-      rows(`SELECT state, error FROM egress_requests WHERE session_id = $1 AND host = 'rebind.test'`, [
-        sandbox.sessionId,
-      ]);
-    await expect.poll(row, { timeout: 20_000 }).toEqual([{ state: 'failed', error: 'address_forbidden' }]);
+    await expect.poll(rebound, { timeout: 20_000 }).toEqual([{ state: 'failed', error: 'address_forbidden' }]);
   }, 120_000);
 
   it('placeholders: sent elsewhere, guessed, replayed from another session', async () => {
@@ -274,8 +277,6 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
   }, 120_000);
 
   it('no value is in an environment, a process, a file or a row; the placeholder is', async () => {
-    const look = (text: string): string =>
-      `grep -las -- '${text}' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/maps 2>/dev/null; grep -rlas -- '${text}' /workspace /tmp /etc /home /mnt 2>/dev/null; true`;
     await inside(`echo ${mine.placeholder} > /workspace/seen`);
     const env = { GITHUB_TOKEN: mine.placeholder };
     const [first, ...rest] = [CANARY.slice(0, 12), CANARY.slice(12)];
