@@ -65,3 +65,8 @@ export async function endE2bProcess(db: Queryable, sandboxId: string, pid: numbe
     pid,
   ]);
 }
+
+/** Commands that ended long ago. Their pids are not given again. */
+export async function deleteEndedE2bProcesses(db: Queryable, keptMs: number): Promise<void> {
+  await db.query('DELETE FROM e2b_processes WHERE ended_at < now() - make_interval(secs => $1 / 1000.0)', [keptMs]);
+}

@@ -65,3 +65,17 @@ export function listE2bSnapshots(
     .addFixed('ref IS NOT NULL');
   return selectPage<E2bSnapshotRow>(db, `SELECT ${COLUMNS} FROM e2b_snapshots`, filter, page);
 }
+
+/** Rows whose snapshot was never made. */
+export async function deleteE2bSnapshotsUnmade(db: Queryable, afterMs: number): Promise<void> {
+  await db.query(
+    'DELETE FROM e2b_snapshots WHERE ref IS NULL AND created_at < now() - make_interval(secs => $1 / 1000.0)',
+    [afterMs],
+  );
+}
+
+/** Provider ids of all that somebody may start from. */
+export async function listE2bSnapshotRefs(db: Queryable): Promise<Set<string>> {
+  const result = await db.query<{ id: string }>(`SELECT ref->>'id' AS id FROM e2b_snapshots WHERE ref IS NOT NULL`);
+  return new Set(result.rows.map((row) => row.id));
+}

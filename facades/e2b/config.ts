@@ -14,6 +14,7 @@ const schema = z.object({
   LONGHAUL_E2B_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(20),
   /** Names of templates that programs may ask for beside `base`; all are the same sandbox. */
   LONGHAUL_E2B_TEMPLATES: z.string().default(''),
+  LONGHAUL_E2B_GRACE_MS: z.coerce.number().int().min(100).max(3_600_000).default(120_000),
   LONGHAUL_E2B_SWEEP_MS: z.coerce.number().int().min(50).max(60_000).default(2_000),
 });
 
@@ -29,6 +30,8 @@ export interface E2bServerConfig {
   maxSandboxes: number;
   templates: ReadonlySet<string>;
   sweepMs: number;
+  /** How long another request or process may be at a change before the sweep takes it over. */
+  graceMs: number;
 }
 
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
@@ -57,5 +60,6 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): E2bServerConfi
     maxSandboxes: values.LONGHAUL_E2B_MAX_SANDBOXES,
     templates: new Set(['base', ...templates.filter((name) => name !== '')]),
     sweepMs: values.LONGHAUL_E2B_SWEEP_MS,
+    graceMs: values.LONGHAUL_E2B_GRACE_MS,
   };
 }

@@ -63,6 +63,11 @@ export function sendError(res: ServerResponse, error: WireError): void {
   sendJson(res, error.status, { code: error.status, message: error.message }, headers);
 }
 
+/** A request's pieces. Who stops early leaves the connection as it is, so that the caller can be told why. */
+export function piecesOf(req: IncomingMessage): AsyncIterable<Buffer> {
+  return req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
+}
+
 /** The whole body, bounded. */
 export async function readBody(
   req: IncomingMessage,
@@ -70,7 +75,7 @@ export async function readBody(
 ): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
-  for await (const chunk of req as AsyncIterable<Buffer>) {
+  for await (const chunk of piecesOf(req)) {
     sizeBytes += chunk.length;
     if (sizeBytes > limitBytes) throw new WireError(413, `a request may have at most ${limitBytes} bytes`);
     chunks.push(chunk);

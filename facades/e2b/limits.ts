@@ -12,8 +12,7 @@ export const E2B_LIMITS = {
   /** A paused sandbox that nobody resumes. */
   pausedMs: 30 * 24 * 3_600_000,
   endedKeptMs: 24 * 3_600_000,
-  /** How long another request or process may be at a change before the sweep takes it over. */
-  changeGraceMs: 2 * 60_000,
+  endedProcessesKeptMs: 3_600_000,
   commandMs: 24 * 3_600_000,
   openProcesses: 500,
   streamsPerSandbox: 200,

@@ -18,6 +18,8 @@ export function createE2bServer(deps: E2bDeps): Server {
   // Commands may be silent for long; their streams show signs of life by themselves.
   server.requestTimeout = 0;
   server.headersTimeout = 30_000;
+  // Longer than clients keep an idle connection: one that is closed just as it is used again looks like an outage.
+  server.keepAliveTimeout = 120_000;
   return server;
 }
 
@@ -48,7 +50,7 @@ function fail(deps: E2bDeps, req: IncomingMessage, res: ServerResponse, thrown: 
   // Nobody is there to be told, and it is no fault of ours.
   if (res.destroyed) return;
   const error = thrown instanceof RpcError ? fromRpc(thrown) : toWireError(thrown);
-  if (error.status >= 500 && error.status !== 502) {
+  if (error.status === 500 || error.status === 503) {
     deps.logger.error({ method: req.method, status: error.status, err: error.cause ?? error }, 'request failed');
   }
   if (res.headersSent) res.destroy();

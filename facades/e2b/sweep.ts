@@ -7,11 +7,15 @@ import {
   moveE2bSandbox,
   type E2bSandboxRow,
 } from '../../db/queries/e2b-sandboxes.ts';
+import { deleteEndedE2bProcesses } from '../../db/queries/e2b-processes.ts';
+import { deleteE2bSnapshotsUnmade, listE2bSnapshotRefs } from '../../db/queries/e2b-snapshots.ts';
 import { E2B_LIMITS } from './limits.ts';
 import { bounded, followEnd, followPause, killSandbox, pauseSandbox, type E2bDeps } from './sandboxes.ts';
 
 const BATCH = 100;
 const STRAYS_EVERY_MS = 60_000;
+/** Longer than any snapshot takes. */
+const SNAPSHOT_MS = 3_600_000;
 
 /** Ends or pauses what is over, finishes what a crash cut short, removes what no row knows; until the signal. */
 export async function runSweep(deps: E2bDeps, signal: AbortSignal): Promise<void> {
@@ -19,10 +23,12 @@ export async function runSweep(deps: E2bDeps, signal: AbortSignal): Promise<void
   while (!signal.aborted) {
     try {
       await sweepDue(deps);
-      if (Date.now() - strayedMs > STRAYS_EVERY_MS) {
+      if (Date.now() - strayedMs > Math.min(STRAYS_EVERY_MS, deps.config.graceMs)) {
         strayedMs = Date.now();
         await sweepStrays(deps);
+        await sweepSnapshots(deps);
         await deleteE2bEnded(deps.pool, E2B_LIMITS.endedKeptMs);
+        await deleteEndedE2bProcesses(deps.pool, E2B_LIMITS.endedProcessesKeptMs);
       }
     } catch (error) {
       deps.logger.warn({ err: error }, 'the sweep failed; it tries again');
@@ -32,8 +38,8 @@ export async function runSweep(deps: E2bDeps, signal: AbortSignal): Promise<void
 }
 
 async function sweepDue(deps: E2bDeps): Promise<void> {
-  const { changeGraceMs: graceMs, pausedMs } = E2B_LIMITS;
-  for (const row of await listE2bDue(deps.pool, { graceMs, pausedMs, limit: BATCH })) {
+  const { pausedMs } = E2B_LIMITS;
+  for (const row of await listE2bDue(deps.pool, { graceMs: deps.config.graceMs, pausedMs, limit: BATCH })) {
     try {
       await finish(deps, row);
     } catch (error) {
@@ -58,7 +64,7 @@ async function finish(deps: E2bDeps, row: E2bSandboxRow): Promise<void> {
 async function sweepStrays(deps: E2bDeps): Promise<void> {
   const known = await listE2bRefs(deps.pool);
   for await (const info of deps.provider.list(deps.config.owner, bounded())) {
-    if (known.has(info.ref.id) || Date.now() - info.createdAtMs < E2B_LIMITS.changeGraceMs) continue;
+    if (known.has(info.ref.id) || Date.now() - info.createdAtMs < deps.config.graceMs) continue;
     const row = await getE2bSandbox(deps.pool, info.labels['e2b'] ?? '');
     if (row !== undefined) {
       if (row.ref !== null) continue;
@@ -66,5 +72,15 @@ async function sweepStrays(deps: E2bDeps): Promise<void> {
     }
     deps.logger.warn({ sandboxId: info.ref.id }, 'removing a sandbox that no row knows');
     await deps.provider.destroy(info.ref, bounded());
+  }
+}
+
+/** Snapshots whose row went first, or never heard of them. */
+async function sweepSnapshots(deps: E2bDeps): Promise<void> {
+  const oldMs = Date.now() - SNAPSHOT_MS;
+  await deleteE2bSnapshotsUnmade(deps.pool, SNAPSHOT_MS);
+  const known = await listE2bSnapshotRefs(deps.pool);
+  for await (const info of deps.provider.listSnapshots(deps.config.owner, bounded())) {
+    if (!known.has(info.ref.id) && info.createdAtMs < oldMs) await deps.provider.deleteSnapshot(info.ref, bounded());
   }
 }

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
-import { readBody, toWireError, WireError } from '../http.ts';
+import { piecesOf, readBody, toWireError, WireError } from '../http.ts';
 import { E2B_LIMITS } from '../limits.ts';
 
 /** Codes of the Connect protocol, with the HTTP status of a unary answer. */
@@ -64,7 +64,7 @@ export async function readMessage(req: IncomingMessage, isStream: boolean): Prom
 /** Messages of a stream, each bounded. */
 export async function* readMessages(req: IncomingMessage): AsyncIterable<Message> {
   let rest: Buffer = Buffer.alloc(0);
-  for await (const chunk of req as AsyncIterable<Buffer>) {
+  for await (const chunk of piecesOf(req)) {
     rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     for (;;) {
       if (rest.length < FRAME_HEAD_BYTES) break;
