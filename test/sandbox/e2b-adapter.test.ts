@@ -116,6 +116,12 @@ describe('against the shipped server', () => {
     await bed.close();
   });
 
+  /** The rules as the server has them. */
+  async function shown(id: string): Promise<unknown> {
+    const answer = await fetch(`${bed.server.url}/sandboxes/${id}`, { headers: { 'x-api-key': bed.apiKey } });
+    return ((await answer.json()) as { network: unknown }).network;
+  }
+
   it('agrees on one sandbox with every other worker that asks under the same key', async () => {
     const spec = smallSpec('racing');
     const refs = await Promise.all([1, 2, 3, 4].map(() => another().create(spec, 'one', soon())));
@@ -127,11 +133,6 @@ describe('against the shipped server', () => {
   });
 
   it('asks for networks in E2B’s own words', async () => {
-    const shown = async (id: string): Promise<unknown> => {
-      const headers = { 'x-api-key': bed.apiKey };
-      const answer = await fetch(`${bed.server.url}/sandboxes/${id}`, { headers });
-      return ((await answer.json()) as { network: unknown }).network;
-    };
     const network = { type: 'native' as const, allowedHosts: ['example.com', '*.example.org'] };
     const made = await provider.create(smallSpec('network', { network }), 'native', soon());
     expect(await shown(made.id)).toEqual({ allowOut: ['example.com', '*.example.org'], denyOut: ['0.0.0.0/0'] });
