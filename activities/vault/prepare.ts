@@ -57,15 +57,6 @@ export async function prepareCredentials(pool: Pool, sessionId: string): Promise
   });
 }
 
-/** The variables of a session's sandbox: names with placeholders. For the moment of an exec; never for a history. */
-export async function sessionCredentialEnv(pool: Pool, sessionId: string): Promise<Record<string, string>> {
-  const env: Record<string, string> = {};
-  for (const row of await listSessionCredentials(pool, sessionId)) {
-    if (row.env !== null && row.revokedAt === null) env[row.env] ??= row.placeholder;
-  }
-  return env;
-}
-
 /** Of two with one variable, or for one server, the first counts. A key for ssh is not for requests: nothing stands in for it. */
 function withoutShadowed(candidates: readonly SessionCandidate[]): SessionCandidate[] {
   const taken = new Set<string>();

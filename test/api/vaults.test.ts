@@ -3,9 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { prepareCredentials, sessionCredentialEnv } from '../../activities/vault/prepare.ts';
+import { prepareCredentials } from '../../activities/vault/prepare.ts';
 import { LIMITS } from '../../contracts/limits.ts';
+import { withTransaction } from '../../db/pool.ts';
+import { createDeploymentSession } from '../../db/queries/deployments.ts';
 import { listSessionCredentials } from '../../db/queries/session-credentials.ts';
+import { placeholdersOf } from '../vault/support.ts';
 import type { TestApi } from './support.ts';
 import { makeAgent, makeSession, testApi } from './support.ts';
 
@@ -373,14 +376,14 @@ describe('credentials', () => {
       const { id } = await client.beta.vaults.credentials.create(vaultId, { auth: variable('T', value) });
       const sessionId = await makeSession(api, { vault_ids: [vaultId] });
       await prepareCredentials(api.pool, sessionId);
-      expect(Object.keys(await sessionCredentialEnv(api.pool, sessionId))).toEqual(['T']);
+      expect(Object.keys(await placeholdersOf(api.pool, sessionId))).toEqual(['T']);
       if (how === 'archive') await client.beta.vaults.credentials.archive(id, place);
       else if (how === 'delete') await client.beta.vaults.credentials.delete(id, place);
       else if (how.startsWith('archive')) await client.beta.vaults.archive(vaultId);
       else await client.beta.vaults.delete(vaultId);
-      expect(await sessionCredentialEnv(api.pool, sessionId)).toEqual({});
+      expect(await placeholdersOf(api.pool, sessionId)).toEqual({});
       await prepareCredentials(api.pool, sessionId);
-      expect(await sessionCredentialEnv(api.pool, sessionId)).toEqual({});
+      expect(await placeholdersOf(api.pool, sessionId)).toEqual({});
       expect((await listSessionCredentials(api.pool, sessionId))[0]?.revokedAt).not.toBeNull();
       expect(await audit(id)).toContain('credential.revoke');
       const { rows } = await api.pool.query(
@@ -432,13 +435,69 @@ describe('credentials', () => {
   }, 60_000);
 });
 
+describe('deployments', () => {
+  it.each([
+    ['archive', 'vault_archived_error'],
+    ['delete', 'vault_not_found_error'],
+  ] as const)('do not run without a vault of theirs: %s', async (verb, type) => {
+    const vaultId = await newVault();
+    const { agentId, environmentId } = await makeAgent(api);
+    const content = [{ type: 'text', text: 'x' }];
+    const made = await api
+      .post('/v1/deployments', {
+        name: 'd',
+        agent: agentId,
+        environment_id: environmentId,
+        initial_events: [{ type: 'user.message', content }],
+        vault_ids: [vaultId],
+      })
+      .expect(200);
+    const fire = (workflowId: string) =>
+      withTransaction(api.pool, (tx) =>
+        createDeploymentSession(tx, { deploymentId: made.body.id as string, workflowId, trigger: { type: 'manual' } }),
+      );
+    expect((await fire(`${vaultId}/1`))?.sessionId).toMatch(/^sesn_/);
+    await client.beta.vaults[verb](vaultId);
+    const run = await fire(`${vaultId}/2`);
+    expect(run?.sessionId).toBeNull();
+    const shown = await api.get(`/v1/deployment_runs/${run?.runId ?? ''}`).expect(200);
+    expect(shown.body).toMatchObject({ status: 'failed', error: { type } });
+    const paused = await api.get(`/v1/deployments/${made.body.id as string}`).expect(200);
+    expect(paused.body).toMatchObject({ status: 'paused', paused_reason: { type: 'error', error: { type } } });
+  });
+});
+
+describe('validation', () => {
+  it('knows nothing without a broker, and is for OAuth only', async () => {
+    const vaultId = await newVault();
+    const place = { vault_id: vaultId };
+    const mcp_server_url = 'https://mcp.example.com/';
+    const { id } = await client.beta.vaults.credentials.create(vaultId, {
+      auth: { type: 'mcp_oauth', mcp_server_url, access_token: canary() },
+    });
+    expect(await client.beta.vaults.credentials.mcpOAuthValidate(id, place)).toMatchObject({
+      type: 'vault_credential_validation',
+      credential_id: id,
+      status: 'unknown',
+      has_refresh_token: false,
+    });
+    const bearer = await client.beta.vaults.credentials.create(vaultId, {
+      auth: { type: 'static_bearer', mcp_server_url, token: canary() },
+    });
+    await expect(client.beta.vaults.credentials.mcpOAuthValidate(bearer.id, place)).rejects.toBeInstanceOf(
+      BadRequestError,
+    );
+    await expect(other.beta.vaults.credentials.mcpOAuthValidate(id, place)).rejects.toBeInstanceOf(NotFoundError);
+  }, 60_000);
+});
+
 describe('bindings', () => {
   it('give a vault to sessions of an agent, a user and the team', async () => {
     const { agentId, environmentId } = await makeAgent(api);
     const session = async () => {
       const made = await api.post('/v1/sessions', { agent: agentId, environment_id: environmentId }).expect(200);
       await prepareCredentials(api.pool, made.body.id as string);
-      return Object.keys(await sessionCredentialEnv(api.pool, made.body.id as string)).toSorted();
+      return Object.keys(await placeholdersOf(api.pool, made.body.id as string)).toSorted();
     };
     expect(await session()).toEqual([]);
     const bindings: string[] = [];

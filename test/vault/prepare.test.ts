@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { prepareCredentials, sessionCredentialEnv } from '../../activities/vault/prepare.ts';
+import { prepareCredentials } from '../../activities/vault/prepare.ts';
 import type { Pool } from '../../db/pool.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { listSessionCredentials } from '../../db/queries/session-credentials.ts';
 import { writeSessionEnd } from '../../db/queries/session-end.ts';
 import { learnShape, mintPlaceholder, plainShape } from '../../vault/shape.ts';
-import { canary, makeCredential, makeSession, makeVault, newRing, vaultDatabase } from './support.ts';
+import { canary, makeCredential, makeSession, makeVault, newRing, placeholdersOf, vaultDatabase } from './support.ts';
 
 describe('a placeholder', () => {
   it.each([
@@ -53,13 +53,13 @@ describe('the credentials of a session', () => {
     const sessionId = await makeSession(pool, [vaultId]);
     const all = await Promise.all(Array.from({ length: 5 }, () => prepareCredentials(pool, sessionId)));
     expect(all.reduce((sum, one) => sum + one.minted, 0)).toBe(1);
-    const env = await sessionCredentialEnv(pool, sessionId);
+    const env = await placeholdersOf(pool, sessionId);
     expect(Object.keys(env)).toEqual(['GITHUB_TOKEN']);
     expect(env['GITHUB_TOKEN']).toMatch(/^ghp_[A-Za-z0-9]{39}$/);
     expect(JSON.stringify(await prepareCredentials(pool, sessionId))).toBe('{"count":1,"minted":0}');
     const other = await makeSession(pool, [vaultId]);
     await prepareCredentials(pool, other);
-    expect((await sessionCredentialEnv(pool, other))['GITHUB_TOKEN']).not.toBe(env['GITHUB_TOKEN']);
+    expect((await placeholdersOf(pool, other))['GITHUB_TOKEN']).not.toBe(env['GITHUB_TOKEN']);
     const { rows } = await pool.query(
       `SELECT details FROM audit WHERE session_id = $1 AND action = 'credential.grant'`,
       [sessionId],
@@ -83,8 +83,8 @@ describe('the credentials of a session', () => {
     const sessionId = await makeSession(pool, [vaultId]);
     await prepareCredentials(pool, sessionId);
     await withTransaction(pool, (tx) => writeSessionEnd(tx, sessionId, 'archived'));
-    expect(await sessionCredentialEnv(pool, sessionId)).toEqual({});
+    expect(await placeholdersOf(pool, sessionId)).toEqual({});
     expect(await prepareCredentials(pool, sessionId)).toEqual({ count: 0, minted: 0 });
-    expect(await sessionCredentialEnv(pool, sessionId)).toEqual({});
+    expect(await placeholdersOf(pool, sessionId)).toEqual({});
   }, 60_000);
 });

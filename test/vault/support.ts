@@ -3,6 +3,7 @@ import type { CredentialSpec, SecretParts } from '../../contracts/credentials.ts
 import type { Pool } from '../../db/pool.ts';
 import { createPool } from '../../db/pool.ts';
 import { insertCredential, newCredentialId } from '../../db/queries/credentials.ts';
+import { listSessionCredentials } from '../../db/queries/session-credentials.ts';
 import { insertVault } from '../../db/queries/vaults.ts';
 import { KeyRing } from '../../vault/key-ring.ts';
 import { sealParts } from '../../vault/seal.ts';
@@ -96,4 +97,10 @@ export async function makeSession(pool: Pool, vaultIds: string[] = []): Promise<
     [id, JSON.stringify(vaultIds)],
   );
   return id;
+}
+
+/** Names of variables with the placeholders that still stand for something. */
+export async function placeholdersOf(pool: Pool, sessionId: string): Promise<Record<string, string>> {
+  const live = (await listSessionCredentials(pool, sessionId)).filter((row) => row.revokedAt === null);
+  return Object.fromEntries(live.flatMap(({ env, placeholder }) => (env === null ? [] : [[env, placeholder]])));
 }
