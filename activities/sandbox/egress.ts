@@ -19,8 +19,7 @@ export async function settleNetwork(
   environment: CloudEnvironment,
   signal: AbortSignal,
 ): Promise<SandboxNetwork> {
-  const hasBroker = deps.egress !== null && existsSync(deps.trustBundleFile);
-  if (!hasBroker || capabilities.egress === 'none') return networkOf(capabilities, environment, null);
+  if (deps.egress === null || capabilities.egress === 'none') return networkOf(capabilities, environment, null);
   if (capabilities.egress === 'listener') return networkOf(capabilities, environment, { proxy: null });
   await recordEgress(deps.pool, row.id, { point: null, open: true });
   const access = await attach(deps, row, null, signal);
