@@ -14,6 +14,15 @@ import { startStack, type TestStack } from '../support/stack.ts';
 const canary = (name: string): string => `canary-${name}-${randomBytes(16).toString('hex')}`;
 const HOST = 'api.test';
 
+const variable = (name: string, value: string): object => ({
+  auth: {
+    type: 'environment_variable',
+    secret_name: name,
+    secret_value: value,
+    networking: { type: 'limited', allowed_hosts: [HOST] },
+  },
+});
+
 describe('secrets of a session', { timeout: STACK_TEST_MS }, () => {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-secrets-'));
   const [bearer, gitToken, setupToken] = [canary('bearer'), canary('git'), canary('setup')];
@@ -71,14 +80,6 @@ describe('secrets of a session', { timeout: STACK_TEST_MS }, () => {
     expect([answer.status, answer.body.error]).toEqual([200, undefined]);
     return answer.body.id ?? '';
   };
-  const variable = (name: string, value: string): object => ({
-    auth: {
-      type: 'environment_variable',
-      secret_name: name,
-      secret_value: value,
-      networking: { type: 'limited', allowed_hosts: [HOST] },
-    },
-  });
   const results = async (session: string): Promise<string[]> => {
     const rows = await driver.query<{ text: string }>(
       `SELECT (SELECT string_agg(c->>'text', E'\\n') FROM jsonb_array_elements(payload->'content') AS c) AS text
