@@ -197,7 +197,8 @@ if (obstacle !== null) {
       ];
       for (const cut of cuts) {
         const lost = Promise.allSettled(cut.map((each) => each()));
-        await new Promise((resolve) => setTimeout(resolve, 60));
+        // Early: an engine killed while containerd starts a container takes half a minute to find out.
+        await new Promise((resolve) => setTimeout(resolve, 20));
         await engine.kill();
         await lost;
         await engine.start();

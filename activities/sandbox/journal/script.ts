@@ -298,7 +298,12 @@ echo 'LH1 ended'
 /** Argument after root and id: the signal's name without SIG. */
 const SIGNAL = String.raw`${COMMON}${TREE}
 status "$dir"
-if [ $kind = running ] && tree && kill -s "$3" $kin; then echo 'LH1 yes'; else echo 'LH1 no'; fi
+sent=no
+if [ $kind = running ] && tree; then
+  # One by one: some may have ended since they were found.
+  for pid in $kin; do if kill -s "$3" "$pid"; then sent=yes; fi; done
+fi
+echo "LH1 $sent"
 `;
 
 /** Arguments after root and id: offset, length or `end`, nonce; standard input or the staged file is the data. */
