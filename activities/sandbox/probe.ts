@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import type { Logger } from '../../telemetry/logger.ts';
+import type { SandboxProviderOptions } from './index.ts';
 import { createSandboxProviders } from './index.ts';
 import { CLEAN_ENV } from './local/host.ts';
 import { syscallTable } from './local/kernel.ts';
@@ -98,6 +99,35 @@ async function checkCommand(provider: SandboxProvider): Promise<ProbeCheck> {
     const detail = error instanceof Error ? error.message : String(error);
     return { name, ok: false, detail, fix: obstacleOf(detail).fix };
   }
+}
+
+/** What each configured provider besides the local one says of itself; nothing is made there. */
+export async function probeProviders(options: SandboxProviderOptions): Promise<ProbeCheck[]> {
+  const providers = Object.values(createSandboxProviders(options)).filter(({ name }) => name !== 'local');
+  return await Promise.all(
+    providers.map(async (provider) => {
+      const { name } = provider;
+      try {
+        return { name, ok: true, detail: describe(await provider.capabilities()) };
+      } catch (error) {
+        const detail = error instanceof Error ? error.message : String(error);
+        return { name, ok: false, detail, fix: `Check the settings of ${name} in docs/reference/configuration.md.` };
+      }
+    }),
+  );
+}
+
+function describe(can: SandboxCapabilities): string {
+  const parts = [
+    `isolation ${can.isolation}`,
+    `way out ${can.egress === 'none' ? can.network : `${can.network} (egress ${can.egress})`}`,
+    `pause ${can.pause}`,
+    can.snapshot ? 'snapshots' : 'no snapshots',
+    can.ports ? 'ports' : 'no ports',
+    `limits ${checkLimits(can.limits).detail}`,
+    ...can.notes,
+  ];
+  return parts.join('; ');
 }
 
 /** Missing limits are told, and are no reason to refuse. */

@@ -1,10 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import path from 'node:path';
-import { probeLocalSandbox } from '../../activities/sandbox/probe.ts';
+import { readDaytonaConfig } from '../../activities/sandbox/daytona/config.ts';
+import { readDockerOptions } from '../../activities/sandbox/docker/config.ts';
+import { readE2bConfig } from '../../activities/sandbox/e2b/config.ts';
+import { probeLocalSandbox, probeProviders } from '../../activities/sandbox/probe.ts';
 import { createLogger } from '../../telemetry/logger.ts';
 import type { CliConfig } from '../config.ts';
-import { bareEnvironment } from '../config.ts';
+import { bareEnvironment, inheritedEnvironment } from '../config.ts';
 import { EXIT, messageOf, print, printJson } from '../output.ts';
 import { stackHealth } from '../stack/health.ts';
 import { homePaths } from '../stack/home.ts';
@@ -69,6 +72,18 @@ async function checkSandbox(): Promise<Check> {
   return { name: 'sandbox', ok: true, detail: `commands run: ${mode}; limits: ${checks.at(-1)?.detail ?? ''}` };
 }
 
+/** One line for each sandbox provider that is configured. */
+async function checkProviders(config: CliConfig): Promise<Check[]> {
+  const env = inheritedEnvironment();
+  try {
+    const options = { daytona: readDaytonaConfig(env), docker: readDockerOptions(env), e2b: readE2bConfig(env) };
+    const rootDir = path.join(config.home, 'sandboxes');
+    return await probeProviders({ rootDir, logger: createLogger('doctor', 'silent'), ...options });
+  } catch (error) {
+    return [{ name: 'providers', ok: false, detail: messageOf(error), fix: 'Correct the variable it names.' }];
+  }
+}
+
 function checkHome(config: CliConfig): Check {
   let folder = config.home;
   while (!existsSync(folder)) folder = path.dirname(folder);
@@ -129,6 +144,7 @@ export async function doctor(config: CliConfig, options: { json: boolean }): Pro
     checkPostgres(config),
     await checkTemporal(config),
     await checkSandbox(),
+    ...(await checkProviders(config)),
     checkHome(config),
     await checkPorts(),
     await checkStack(config),

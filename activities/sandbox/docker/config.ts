@@ -13,7 +13,7 @@ const schema = z.object({
   LONGHAUL_DOCKER_PULL: z.enum(['always', 'missing', 'never']).default('missing'),
   LONGHAUL_DOCKER_USER: z
     .string()
-    .regex(/^\d+:\d+$/, 'must be uid:gid in numbers')
+    .regex(/^[1-9]\d*:\d+$/, 'must be uid:gid in numbers, not root')
     .default('1000:1000'),
   LONGHAUL_DOCKER_RUNTIME: z.string().min(1).optional(),
   LONGHAUL_DOCKER_SECCOMP_FILE: z.string().min(1).optional(),
