@@ -5,6 +5,7 @@ import path from 'node:path';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { hostScripts } from './enter.ts';
 import { markerOf } from './holder.ts';
+import type { ProcessIdentity } from './host.ts';
 import { CLEAN_ENV, perlMissing } from './host.ts';
 import type { SandboxRecord } from './record.ts';
 
@@ -17,7 +18,8 @@ const CHECK_MS = 15_000;
 
 interface Parked {
   supervisor: Supervisor;
-  holder: string;
+  /** Process 1 of the sandbox it is for; undefined while that one starts beside it. */
+  holder: ProcessIdentity | undefined;
   timer: NodeJS.Timeout;
 }
 
@@ -29,9 +31,9 @@ class Supervisor {
   private failure: Error | undefined;
   private changes = 0;
 
-  constructor(rootDir: string, record: SandboxRecord, holder: { pid: number; startTime: string }) {
-    const identity = [markerOf(rootDir, record.id), String(record.uid), String(holder.pid), holder.startTime];
-    const args = ['-e', hostScripts().supervisor, '--', ...identity, record.groups.join(':')];
+  constructor(rootDir: string, record: SandboxRecord) {
+    const identity = [markerOf(rootDir, record.id), String(record.uid), record.groups.join(':')];
+    const args = ['-e', hostScripts().supervisor, '--', ...identity];
     this.child = spawn('perl', args, { env: CLEAN_ENV, cwd: '/', detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
     this.child.unref();
     for (const pipe of [this.child.stdin, this.child.stdout]) (pipe as Socket | null)?.unref();
@@ -49,6 +51,11 @@ class Supervisor {
 
   get isClosed(): boolean {
     return this.state === 'closed';
+  }
+
+  /** From here on it ends with the sandbox. */
+  introduce(holder: ProcessIdentity): void {
+    this.child.stdin?.write(`${holder.pid} ${holder.startTime}\n`);
   }
 
   /** True once the command is under way, false when the process ended before, having begun nothing or found it claimed. */
@@ -112,20 +119,30 @@ export class Launcher {
 
   /** Starts the command of the folder's request, unless somebody claimed it before. */
   async launch(record: SandboxRecord, dir: string): Promise<void> {
+    const { holder } = record;
+    if (holder === null) throw new LonghaulError('sandbox_lost', 'the sandbox is not running');
     const waiting = this.take(record);
     const isTaken = waiting !== undefined && (await this.follow(waiting, dir));
     // What waited may have ended meanwhile, without a word.
-    if (!isTaken && !existsSync(path.join(dir, 'claim'))) await this.follow(this.make(record), dir);
+    if (!isTaken && !existsSync(path.join(dir, 'claim'))) await this.follow(this.make(holder, record), dir);
     setTimeout(() => this.park(record), NEXT_MS).unref();
   }
 
   /** Starts a supervisor that waits for the sandbox's next command. */
   park(record: SandboxRecord): void {
-    const { holder } = record;
-    if (holder === null || this.take(record, true) !== undefined) return;
-    const supervisor = this.make(record);
+    if (this.parkedFor(record) !== undefined) return;
+    const supervisor = new Supervisor(this.rootDir, record);
+    if (record.holder !== null) supervisor.introduce(record.holder);
     const timer = setTimeout(() => this.drop(record.id), PARKED_MS).unref();
-    this.parked.set(record.id, { supervisor, holder: keyOf(record), timer });
+    this.parked.set(record.id, { supervisor, holder: record.holder ?? undefined, timer });
+  }
+
+  /** The sandbox that one was parked for has started. */
+  introduce(id: string, holder: ProcessIdentity): void {
+    const parked = this.parked.get(id);
+    if (parked === undefined) return;
+    parked.supervisor.introduce(holder);
+    parked.holder = holder;
   }
 
   /** Nobody waits for this sandbox's commands any more. */
@@ -159,25 +176,26 @@ export class Launcher {
     if (this.working.get(dir) === supervisor) this.working.delete(dir);
   }
 
-  private make(record: SandboxRecord): Supervisor {
-    if (record.holder === null) throw new LonghaulError('sandbox_lost', 'the sandbox is not running');
-    return new Supervisor(this.rootDir, record, record.holder);
+  private make(holder: ProcessIdentity, record: SandboxRecord): Supervisor {
+    const supervisor = new Supervisor(this.rootDir, record);
+    supervisor.introduce(holder);
+    return supervisor;
   }
 
-  private take(record: SandboxRecord, isLook = false): Supervisor | undefined {
-    const parked = this.parked.get(record.id);
+  private take(record: SandboxRecord): Supervisor | undefined {
+    const parked = this.parkedFor(record);
     if (parked === undefined) return undefined;
-    if (parked.holder !== keyOf(record) || parked.supervisor.isClosed) {
-      this.drop(record.id);
-      return undefined;
-    }
-    if (isLook) return parked.supervisor;
     this.parked.delete(record.id);
     clearTimeout(parked.timer);
     return parked.supervisor;
   }
-}
 
-function keyOf(record: SandboxRecord): string {
-  return `${record.holder?.pid}:${record.holder?.startTime}`;
+  private parkedFor(record: SandboxRecord): Parked | undefined {
+    const parked = this.parked.get(record.id);
+    if (parked === undefined) return undefined;
+    const isSame = parked.holder?.pid === record.holder?.pid && parked.holder?.startTime === record.holder?.startTime;
+    if (isSame && !parked.supervisor.isClosed) return parked;
+    this.drop(record.id);
+    return undefined;
+  }
 }

@@ -310,8 +310,18 @@ export class LocalProvider implements SandboxProvider {
   private async start(record: SandboxRecord): Promise<void> {
     furnish(this.rootDir, record);
     rmSync(pathsOf(this.rootDir, record.id).frozen, { force: true });
-    const onPid = (holder: ProcessIdentity): void => writeRecord(this.rootDir, { ...record, holder });
-    await startHolder(this.rootDir, record, { rootfsDir: this.rootfsDir, onPid });
+    const onPid = (holder: ProcessIdentity): void => {
+      writeRecord(this.rootDir, { ...record, holder });
+      this.launcher.introduce(record.id, holder);
+    };
+    // Whoever makes or wakes a sandbox has a command for it.
+    this.launcher.park(record);
+    try {
+      await startHolder(this.rootDir, record, { rootfsDir: this.rootfsDir, onPid });
+    } catch (error) {
+      this.launcher.drop(record.id);
+      throw error;
+    }
   }
 
   /** The record first: a freeze that a crash cut short is finished by the next one, or undone by `resume`. */

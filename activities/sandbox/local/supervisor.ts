@@ -5,13 +5,14 @@ export const CLAIM_MS = 15_000;
  * Runs one command and outlives whoever started it. Started ahead of the command, since half of the time a start takes goes
  * into what does not depend on it: perl, and joining the control groups, for which the kernel waits until all processors
  * have passed a quiet point.
- * Arguments: marker, uid, process 1 of the sandbox with its start time, control groups. Standard input: the exec folder,
- * one line, whose file "request" holds the rest, separated by NUL; its end without a line ends this process, as does the
- * end of the sandbox. Standard output: s (signed), o (output was written), e (the command ended), for who started it.
+ * Arguments: marker, uid, control groups. Standard input, a line each: process 1 of the sandbox with its start time; the exec
+ * folder, whose file "request" holds the rest, separated by NUL. Its end without the lines ends this process, as does, after
+ * the first one, the end of the sandbox. Standard output: s (signed), o (output was written), e (the command ended), for who started it.
  * The claim (mkdir) makes a second start of the same id a no-op; exit.json is written by rename.
  */
 export const SUPERVISOR = String.raw`
-my ($marker, $uid, $holder, $holder_start, $groups) = @ARGV;
+my ($marker, $uid, $groups) = @ARGV;
+my ($holder, $holder_start);
 $0 = "longhaul-exec $marker";
 umask 077;
 my ($asked, $poked) = (0, 0);
@@ -62,7 +63,7 @@ sub prepare {
       $joined &&= syswrite($f, $$);
       if (!$joined) { print STDERR "sandbox: control group: $!\n"; exit 125 }
     }
-    ($dir, $text) = split /\n/, do { local $/; <$going> } // '', 2;
+    ($dir, $holder, $holder_start, $text) = split /\n/, do { local $/; <$going> } // '', 4;
     defined $text or exit 0;
     take_request($text);
     close $going;
@@ -75,18 +76,21 @@ sub prepare {
 }
 prepare();
 {
-  my $life = syscall($n{pidfd_open}, $holder + 0, 0);
-  $life >= 0 && start_time($holder) eq $holder_start or exit 1;
-  open(my $over, '<&=', $life) or exit 1;
-  my ($line, $bits) = ('');
-  while ($line !~ /\n/) {
-    $bits = '';
-    vec($bits, fileno($_), 1) = 1 for \*STDIN, $over;
+  my ($line, $over) = ('');
+  while ($line !~ /\n.*\n/) {
+    my $bits = '';
+    vec($bits, fileno($_), 1) = 1 for grep { defined $_ } \*STDIN, $over;
     select($bits, undef, undef, undef) > 0 or ($asked ? exit 0 : next);
     exit 0 if !vec($bits, fileno(STDIN), 1);
     my $size = sysread(STDIN, $line, 4096, length $line);
     exit 0 if !$size;
+    next if defined $over || $line !~ /\n/;
+    ($holder, $holder_start) = $line =~ /^(\d+) (\d+)\n/ or exit 1;
+    my $life = syscall($n{pidfd_open}, $holder + 0, 0);
+    $life >= 0 && start_time($holder) eq $holder_start or exit 1;
+    open($over, '<&=', $life) or exit 1;
   }
+  $line =~ s/^.*\n//;
   open(STDIN, '<', '/dev/null');
   open(STDOUT, '>', '/dev/null');
   ($dir) = split /\n/, $line;
@@ -106,7 +110,7 @@ my ($why, $status) = ('');
 sub oom_kills { my $sum = 0; for my $group (@groups) { for my $name (qw(memory.oom_control memory.events)) { $sum += $1 if text("$group/$name") =~ /^oom_kill (\d+)/m } } return $sum }
 my $oom_kills = oom_kills();
 my $end = now() + $timeout_ms / 1000;
-print $go "$dir\n$text";
+print $go "$dir\n$holder\n$holder_start\n$text";
 close $go;
 if ($stdin ne 'open') { close $in_write; undef $in_write }
 fcntl($_, 4, 0x800) for grep { defined $_ } $ended, $out_read, $err_read, $in_write;
