@@ -23,6 +23,7 @@ const schema = z.object({
   LONGHAUL_BUILD_ID: z.string().min(1).optional(),
   LONGHAUL_MAX_ACTIVITIES: z.coerce.number().int().min(1).max(1_000).default(100),
   /** What programs in sandboxes trust; the egress broker makes it. */
+  LONGHAUL_SANDBOX_ROOTFS_DIR: z.string().optional(),
   LONGHAUL_EGRESS_TRUST_BUNDLE: z.string().min(1).optional(),
   LONGHAUL_MAINTENANCE_EVERY_MS: z.coerce.number().int().min(10_000).default(300_000),
 });
@@ -33,6 +34,8 @@ export interface WorkerConfig {
   gatewayUrl: string;
   home: string;
   sandboxRoot: string;
+  /** Root file systems that environments may name as `image`. */
+  rootfsDir: string | undefined;
   sandboxOwner: string;
   daytona?: DaytonaOptions | undefined;
   docker?: DockerOptions | undefined;
@@ -62,6 +65,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     gatewayUrl: parsed.data.LONGHAUL_GATEWAY_URL.replace(/\/+$/, ''),
     home,
     sandboxRoot: path.join(home, 'sandboxes'),
+    rootfsDir: parsed.data.LONGHAUL_SANDBOX_ROOTFS_DIR,
     // Sandboxes of the local provider belong to one home on one host.
     sandboxOwner: `${hostname()}:${home}`,
     daytona: readDaytonaConfig(env),

@@ -10,6 +10,8 @@ import type { SandboxProvider } from './port.ts';
 /** What is not given is not there. */
 export interface SandboxProviderOptions {
   rootDir: string;
+  /** Of the local provider: root file systems, one folder each. */
+  rootfsDir?: string | undefined;
   logger: Logger;
   daytona?: DaytonaOptions | undefined;
   docker?: DockerOptions | undefined;

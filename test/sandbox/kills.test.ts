@@ -7,6 +7,11 @@ import type { SandboxRef } from '../../activities/sandbox/port.ts';
 import { follow, LONG_MS, shell, smallSpec, soon, until } from '../support/sandbox-commands.ts';
 import { makeBed, SANDBOX_MODES, type SandboxBed } from '../support/sandbox-modes.ts';
 
+const groupsLeft = (marker: string): string[] =>
+  ['pids', 'memory', 'cpu', 'freezer', ''].filter((name) =>
+    existsSync(path.join('/sys/fs/cgroup', name, 'longhaul', marker)),
+  );
+
 /** A worker is killed while it pauses, freezes, wakes or removes a sandbox; the next one finds nothing that hangs. */
 for (const mode of SANDBOX_MODES) {
   describe(`killed in the middle, ${mode.name}`, { timeout: LONG_MS * 2 }, () => {
@@ -29,10 +34,6 @@ for (const mode of SANDBOX_MODES) {
       await victim.kill();
       await lost;
     };
-    const groupsLeft = (marker: string): string[] =>
-      ['pids', 'memory', 'cpu', 'freezer', ''].filter((name) =>
-        existsSync(path.join('/sys/fs/cgroup', name, 'longhaul', marker)),
-      );
     const expectNothingLeft = async (ref: SandboxRef): Promise<void> => {
       const marker = markerOf(bed.rootDir, ref.id);
       expect(await bed.provider.destroy(ref, soon())).toBe(true);

@@ -20,6 +20,7 @@ import { hostScripts } from '../../activities/sandbox/local/enter.ts';
 import { pruneExecs } from '../../activities/sandbox/local/journal.ts';
 import { probeGroups } from '../../activities/sandbox/local/groups.ts';
 import { markerOf } from '../../activities/sandbox/local/holder.ts';
+import { killProcess, processesNamed } from '../../activities/sandbox/local/host.ts';
 import { withLock } from '../../activities/sandbox/local/lock.ts';
 import { forbiddenNamespaces, missingCapability, oldKernel } from '../../activities/sandbox/local/obstacles.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -135,6 +136,13 @@ for (const mode of SANDBOX_MODES) {
         });
         expect(groupsNamed(aliveWord)).toHaveLength(made);
         // Should somebody take them away all the same, a command makes them anew: never without its limits.
+        // What waits there for the next command goes first, which must not keep that one from starting.
+        await until('nobody is in them', () => {
+          for (const each of processesNamed(aliveWord)) if (!each.isHolder) killProcess(each.identity, 'SIGKILL');
+          const folders = groupsNamed(aliveWord);
+          const members = folders.map((folder) => readFileSync(path.join(folder, 'cgroup.procs'), 'utf8'));
+          return Promise.resolve(members.every((pids) => pids === ''));
+        });
         for (const folder of groupsNamed(aliveWord)) rmdirSync(folder);
         await living.provider.execStart(alive, { execId: 'x', argv: ['sleep', '600'], timeoutMs: 600_000 }, soon());
         await until('it is in all of them', () => {

@@ -73,11 +73,11 @@ const streamed = {
     const socket = await opened(socketPath);
     let isLeft = false;
     socket.on('error', () => (isLeft = true)).on('close', () => (isLeft = true));
+    const closed = once(socket, 'close').catch(() => undefined);
     try {
       for await (const piece of provider.readStream(ref, path, signal)) {
         if (isLeft) return;
-        if (!socket.write(piece))
-          await Promise.race([once(socket, 'drain'), once(socket, 'close')]).catch(() => undefined);
+        if (!socket.write(piece)) await Promise.race([once(socket, 'drain'), closed]).catch(() => undefined);
       }
     } finally {
       socket.end();

@@ -124,10 +124,11 @@ async function writeStream(
 ): Promise<number> {
   const id = calls.nextId();
   const { socket, answer } = await withSocket((at) => calls.callAs<number>(id, 'writeStream', [ref, file, at], signal));
+  const closed = once(socket, 'close');
   try {
     for await (const piece of content) {
       if (socket.destroyed) break;
-      if (!socket.write(piece)) await Promise.race([once(socket, 'drain'), once(socket, 'close')]);
+      if (!socket.write(piece)) await Promise.race([once(socket, 'drain'), closed]);
     }
     calls.send({ id, method: 'ended' });
   } catch (error) {

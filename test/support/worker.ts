@@ -52,6 +52,7 @@ export async function workerBed(api: TestApi): Promise<WorkerBed> {
       buildId: undefined,
       maxActivities: 20,
       maintenanceEveryMs: 3_600_000,
+      rootfsDir: undefined,
       egress: null,
       trustBundleFile: path.join(home, 'trust-bundle.pem'),
     },

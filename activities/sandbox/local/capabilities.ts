@@ -1,5 +1,8 @@
-import type { SandboxCapabilities } from '../port.ts';
+import type { SandboxCapabilities, SandboxNetwork } from '../port.ts';
+import { unsupported } from '../unsupported.ts';
 import type { GroupSupport } from './groups.ts';
+
+const NAME = 'local';
 
 /** What sandboxes of this machine can do, from what its control groups let us set. */
 export function capabilitiesOf({ version, memory, cpu, freezer }: GroupSupport): SandboxCapabilities {
@@ -26,4 +29,19 @@ export function capabilitiesOf({ version, memory, cpu, freezer }: GroupSupport):
       freezer ? 'pauses may keep memory' : 'pauses keep files only',
     ],
   };
+}
+
+/** Refused rather than left out: who asks for a network and gets none would not know why. */
+export function requireNetwork(network: SandboxNetwork): void {
+  switch (network.type) {
+    case 'none':
+      return;
+    case 'broker':
+      if (network.proxy === null) return;
+      throw unsupported(NAME, 'reach a broker at an address: it listens inside');
+    case 'native':
+      throw unsupported(NAME, 'filter the network by themselves');
+    case 'open':
+      throw unsupported(NAME, 'have an open network');
+  }
 }

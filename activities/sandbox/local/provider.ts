@@ -21,7 +21,7 @@ import type {
   SnapshotInfo,
   SnapshotRef,
 } from '../port.ts';
-import { capabilitiesOf } from './capabilities.ts';
+import { capabilitiesOf, requireNetwork } from './capabilities.ts';
 import { hostScripts } from './enter.ts';
 import { killExec, pollExec, startExec } from './exec.ts';
 import { listDir, readFile, remove, stat, writeFile } from './files.ts';
@@ -56,7 +56,7 @@ export interface LocalProviderOptions {
   /** Holds one folder per sandbox; need not be reachable by other users. */
   rootDir: string;
   /** Holds root file systems, one folder each, that `spec.image` may name. */
-  rootfsDir?: string;
+  rootfsDir?: string | undefined;
   logger: Logger;
 }
 
@@ -391,20 +391,5 @@ export class LocalProvider implements SandboxProvider {
     if (stats === undefined || !SANDBOX_ID.test(id) || Date.now() - stats.mtimeMs < STRAY_MS) return;
     this.logger.warn({ sandboxId: id }, 'removing the rest of a sandbox');
     await this.destroy({ provider: NAME, id, meta: {} });
-  }
-}
-
-/** Refused rather than left out: who asks for a network and gets none would not know why. */
-function requireNetwork(network: SandboxNetwork): void {
-  switch (network.type) {
-    case 'none':
-      return;
-    case 'broker':
-      if (network.proxy === null) return;
-      throw unsupported(NAME, 'reach a broker at an address: it listens inside');
-    case 'native':
-      throw unsupported(NAME, 'filter the network by themselves');
-    case 'open':
-      throw unsupported(NAME, 'have an open network');
   }
 }

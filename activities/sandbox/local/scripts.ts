@@ -8,6 +8,7 @@ import { USAGE } from './usage.ts';
  */
 const PRELUDE = String.raw`
 $| = 1;
+our $parent = getppid();
 # A copy of the arguments: syscall() may write to strings, and takes numbers only from numeric scalars.
 sub call { my ($name, @args) = @_; my $r = syscall($n{$name}, @args); $r >= 0 or die "$name: $!\n"; return $r }
 # The worker may have been given files that close on no exec.
@@ -54,10 +55,13 @@ sub show { my ($from, $to, $flags) = @_;
 sub tmpfs { my ($to, $options) = @_; folder($to); call('mount', 'tmpfs', $to, 'tmpfs', 2 | 4, $options) }
 sub furnish {
   call('mount', 'none', '/', 0, 0x4000 | 0x40000, 0);
+  # What lies below the mount point could not be found any more.
+  my %held;
+  for (@_) { if (/^bind:[^=]+=(\/.*)$/s) { sysopen(my $f, $1, 0x200000) or die "$1: $!\n"; $held{$1} = $f } }
   tmpfs($root, 'mode=0755,size=1m');
   for (@_) {
     my ($kind, $path, $rest) = /^(bind|link|file):([^=]+)=?(.*)$/s or die "argument: $_\n";
-    if ($kind eq 'bind') { show($rest eq '' ? $path : $rest, "$root$path", 1 | 2 | 4) }
+    if ($kind eq 'bind') { show($held{$rest} ? '/proc/self/fd/' . fileno($held{$rest}) : $rest eq '' ? $path : $rest, "$root$path", 1 | 2 | 4) }
     elsif ($kind eq 'link') { folder("$root$path" =~ s{/[^/]*$}{}r); symlink($rest, "$root$path") or die "$path: $!\n" }
     else { folder("$root$path" =~ s{/[^/]*$}{}r); put("$root$path", $rest) }
   }
@@ -182,6 +186,8 @@ sub enter {
     if ($tell) { syswrite($tell, readlink('/proc/self/ns/uts')); sysread($tell, my $ok, 1) or die "left alone\n" }
     call('setns', $pidfd, 0x20000 | 0x40000000 | 0x20000000 | 0x8000000);
     call('prctl', 1, 9, 0, 0, 0);
+    # Too late for one who died before.
+    getppid() == $parent or die "left alone\n";
     chdir '/';
     my $pid = fork();
     defined $pid or die "fork: $!\n";
@@ -195,6 +201,8 @@ sub enter {
     }
     limit($_ + 0, $limits->{$_} + 0) for keys %$limits;
     confine($filter);
+    # The parent is in no process namespace of this one: a number means that it is dead.
+    getppid() == 0 or die "left alone\n";
     $inside = 1;
     %ENV = %$env;
     umask 022;

@@ -45,9 +45,11 @@ sub prepare {
   pipe($err_read, $err_write) or exit 1;
   # So that the command may open /dev/stdin and /dev/stdout.
   if ($uid >= 0) { chown($uid, $uid, $_) for $in_read, $out_write, $err_write }
+  my $self = $$;
   $child = fork();
   defined $child or exit 1;
   if ($child == 0) {
+    $parent = $self;
     $SIG{$_} = 'DEFAULT' for qw(TERM USR1 PIPE);
     close $_ for $ended, $go, $in_write, $out_read, $err_read, $tell;
     call('setsid');
