@@ -16,7 +16,9 @@ import {
 import { currentSandbox } from '../../db/queries/sandboxes.ts';
 import { lockSession } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { redactTexts } from '../redaction.ts';
 import type { SandboxProvider, SandboxRef } from '../sandbox/port.ts';
+import { cleanStream } from './clean.ts';
 import type { FoundOutput, Skipped } from './find-outputs.ts';
 import { findOutputs, OUTPUTS } from './find-outputs.ts';
 import { mediaTypeOf } from './media-types.ts';
@@ -119,7 +121,10 @@ async function takeOne(
         path: output.path,
         versionMark: output.mark,
       },
-      place.provider.readStream(place.ref, `${OUTPUTS}/${output.path}`, signal),
+      cleanStream(place.provider.readStream(place.ref, `${OUTPUTS}/${output.path}`, signal), async (text) => {
+        const [clean = ''] = await redactTexts(deps, place.sessionId, [text], signal);
+        return clean;
+      }),
       LIMITS.artifactBytes,
     );
     await show(deps, place, output, content);

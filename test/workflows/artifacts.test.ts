@@ -82,6 +82,32 @@ it(
 );
 
 it(
+  'text loses what is a secret by its shape, wherever it stands; binary files stay whole',
+  async () => {
+    const token = 'ghp_x7Kq9mZp2RvT4wYb6NcD8fGh1JkLs3MnP5Qr';
+    // In two parts, so that the command itself does not hold it.
+    const secret = token.replace('_', '_""');
+    const make = `cd /mnt/session/outputs && { seq 1 300000; echo "token ${secret} end"; seq 1 300000; } > text && printf '\\0%s' "${secret}" > bytes`;
+    const session = await driver.open(turn(make), [toolset('always_allow')]);
+    await ended(session);
+    const files = new Map((await filesOf(session)).map(({ id, path }) => [path, id]));
+    const content = async (path: string): Promise<Buffer> => {
+      const { rows } = await api.pool.query<{ content: Buffer }>(
+        'SELECT content FROM file_pieces WHERE file_id = $1 ORDER BY index',
+        [files.get(path)],
+      );
+      return Buffer.concat(rows.map((row) => row.content));
+    };
+    const text = (await content('text')).toString();
+    expect(text).not.toContain(token);
+    expect(text).toContain('300000\ntoken [redacted] end\n1\n');
+    expect(text.endsWith('\n300000\n')).toBe(true);
+    expect((await content('bytes')).toString()).toContain(token);
+  },
+  BED_PATIENCE_MS * 2,
+);
+
+it(
   'what is no regular file, or too large, is told and not taken',
   async () => {
     const size = LIMITS.artifactBytes + 1;
