@@ -4,6 +4,8 @@ import { DaytonaProvider } from './daytona/provider.ts';
 import { DockerProvider, type DockerOptions } from './docker/provider.ts';
 import { E2bProvider } from './e2b/provider.ts';
 import type { E2bOptions } from './e2b/sdk.ts';
+import type { KubernetesOptions } from './kubernetes/provider.ts';
+import { KubernetesProvider } from './kubernetes/provider.ts';
 import { LocalProvider } from './local/provider.ts';
 import type { SandboxProvider } from './port.ts';
 
@@ -16,6 +18,7 @@ export interface SandboxProviderOptions {
   daytona?: DaytonaOptions | undefined;
   docker?: DockerOptions | undefined;
   e2b?: E2bOptions | undefined;
+  kubernetes?: KubernetesOptions | undefined;
 }
 
 /** The providers this worker can use, by name. */
@@ -24,6 +27,7 @@ export function createSandboxProviders(options: SandboxProviderOptions): Record<
   if (options.daytona !== undefined) providers.push(new DaytonaProvider(options.daytona));
   if (options.docker !== undefined) providers.push(new DockerProvider(options.docker));
   if (options.e2b !== undefined) providers.push(new E2bProvider(options.e2b));
+  if (options.kubernetes !== undefined) providers.push(new KubernetesProvider(options.kubernetes));
   return Object.fromEntries(providers.map((provider) => [provider.name, provider]));
 }
 

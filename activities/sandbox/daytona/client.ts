@@ -1,7 +1,8 @@
 import type { Daytona, Sandbox } from '@daytonaio/sdk';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
+import { unlessAborted } from '../abort.ts';
 import type { SandboxRef } from '../port.ts';
-import { normalised, statusOf, unlessAborted } from './errors.ts';
+import { normalised, statusOf } from './errors.ts';
 import { loadDaytona } from './load.ts';
 import { requireName } from './spec.ts';
 import { phaseOf } from './state.ts';

@@ -66,19 +66,3 @@ export function normalised(error: unknown, what: string, secret: string): unknow
     waitMs === undefined ? {} : { retryAfterMs: waitMs },
   );
 }
-
-/** Gives up waiting when asked to: the SDK's calls take no signal, but all of them have deadlines. */
-export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  signal.throwIfAborted();
-  let giveUp: (() => void) | undefined;
-  const aborted = new Promise<never>((_resolve, reject) => {
-    giveUp = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', giveUp, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    if (giveUp !== undefined) signal.removeEventListener('abort', giveUp);
-    work.catch(() => undefined);
-  }
-}

@@ -26,13 +26,18 @@ async function load(packages: string[]): Promise<DaytonaSdk> {
     try {
       return (await import(name)) as DaytonaSdk;
     } catch (error) {
-      const code = (error as NodeJS.ErrnoException).code;
-      const isMissing = code === 'ERR_MODULE_NOT_FOUND' && String(error).includes(`'${name}'`);
-      if (!isMissing) throw error;
+      if (!isMissing(error, name)) throw error;
     }
   }
   throw new LonghaulError(
     'sandbox_unsupported',
     `the provider daytona needs the SDK: npm install ${packages[0] ?? '@daytona/sdk'}`,
   );
+}
+
+/** Not there itself; something it needs that is not there is another matter. Bundlers tell it in words of their own. */
+function isMissing(error: unknown, name: string): boolean {
+  const text = String(error);
+  const isNodes = (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' && text.includes(`'${name}'`);
+  return isNodes || text.includes(`Could not resolve "${name}"`);
 }
