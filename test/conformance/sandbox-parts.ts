@@ -432,7 +432,7 @@ export function networkParts(bench: Bench): void {
       const proxy = egress === 'listener' ? null : { host: '192.0.2.1', port: 3128 };
       const wanted = [
         { type: 'broker', proxy },
-        { type: 'native', allowedHosts: ['example.com'] },
+        { type: 'native', allowedHosts: [egress === 'addresses' ? '192.0.2.0/24' : 'example.com'] },
         { type: 'open' },
       ] as const;
       for (const each of wanted) {
