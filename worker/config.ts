@@ -8,6 +8,8 @@ import type { DockerOptions } from '../activities/sandbox/docker/provider.ts';
 import type { TemporalTarget } from '../temporal/config.ts';
 import { readE2bConfig } from '../activities/sandbox/e2b/config.ts';
 import type { E2bOptions } from '../activities/sandbox/e2b/sdk.ts';
+import { readKubernetesConfig } from '../activities/sandbox/kubernetes/config.ts';
+import type { KubernetesOptions } from '../activities/sandbox/kubernetes/provider.ts';
 import { readTemporalTarget } from '../temporal/config.ts';
 import type { EgressClientConfig } from '../egress/client.ts';
 import { egressClientConfig } from '../egress/client.ts';
@@ -39,6 +41,7 @@ export interface WorkerConfig {
   sandboxOwner: string;
   daytona?: DaytonaOptions | undefined;
   docker?: DockerOptions | undefined;
+  kubernetes?: KubernetesOptions | undefined;
   taskQueue: string;
   logLevel: string;
   buildId: string | undefined;
@@ -70,6 +73,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     sandboxOwner: `${hostname()}:${home}`,
     daytona: readDaytonaConfig(env),
     docker: readDockerOptions(env),
+    kubernetes: readKubernetesConfig(env),
     taskQueue: parsed.data.LONGHAUL_TASK_QUEUE,
     logLevel: parsed.data.LONGHAUL_LOG_LEVEL,
     buildId: parsed.data.LONGHAUL_BUILD_ID,

@@ -10,8 +10,8 @@ export function createDeps(
   given: Pick<ActivityDeps, 'pool' | 'temporal' | 'logger' | 'tracing'>,
 ): ActivityDeps {
   const { logger } = given;
-  const { sandboxRoot: rootDir, rootfsDir, daytona, docker, e2b } = config;
-  const providers = createSandboxProviders({ rootDir, rootfsDir, logger, daytona, docker, e2b });
+  const { sandboxRoot: rootDir, rootfsDir, daytona, docker, e2b, kubernetes } = config;
+  const providers = createSandboxProviders({ rootDir, rootfsDir, logger, daytona, docker, e2b, kubernetes });
   return {
     ...given,
     taskQueue: config.taskQueue,

@@ -1,11 +1,11 @@
 import type { ConfigurationOptions, KubeConfig, ObservableMiddleware } from '@kubernetes/client-node';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { unlessAborted } from '../abort.ts';
+import { deferred } from './deferred.ts';
 import { normalised, statusOf } from './errors.ts';
 import type { KubernetesClient } from './load.ts';
 import { loadKubernetes } from './load.ts';
-import type { AgentObject } from './objects.ts';
-import { CLAIMS, SANDBOXES } from './objects.ts';
+import type { AgentObject, CLAIMS, SANDBOXES } from './objects.ts';
 
 export interface ClusterOptions {
   namespace: string;
@@ -20,7 +20,7 @@ export interface Page {
 }
 
 type Resource = typeof SANDBOXES | typeof CLAIMS;
-type Options = ConfigurationOptions<ObservableMiddleware>;
+type Options = ConfigurationOptions;
 
 const REQUEST_TIMEOUT_MS = 30_000;
 /** A watch is begun anew after this long: connections die without a word. */
@@ -66,13 +66,15 @@ export class Cluster {
     signal: AbortSignal,
     work: (client: KubernetesClient, config: KubeConfig, options: Options) => Promise<T>,
   ): Promise<T> {
+    const late = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
     try {
       const { client, config } = await this.connect();
-      const deadline = AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]);
-      return await unlessAborted(signal, work(client, config, withDeadline(client, deadline)));
+      const options = withDeadline(client, AbortSignal.any([signal, late]));
+      return await unlessAborted(signal, work(client, config, options));
     } catch (error) {
       if (signal.aborted) throw signal.reason;
-      throw normalised(error, what);
+      if (!late.aborted || statusOf(error) !== undefined) throw normalised(error, what);
+      throw new LonghaulError('sandbox_unavailable', `kubernetes: ${what}: no answer in time`, { cause: error });
     }
   }
 
@@ -212,25 +214,26 @@ export class Cluster {
       timeoutSeconds: Math.ceil(waitMs / 1_000),
       ...(resourceVersion === undefined ? {} : { resourceVersion }),
     };
-    const ended = resolvers();
-    const timer = setTimeout(ended.resolve, waitMs);
-    signal.addEventListener('abort', ended.resolve, { once: true });
+    const ended = deferred<undefined>();
+    const stop = (): void => ended.resolve(undefined);
+    const timer = setTimeout(stop, waitMs);
+    signal.addEventListener('abort', stop, { once: true });
     let watching: AbortController | undefined;
     try {
       watching = await new client.Watch(config).watch(
         path,
         query,
         (type: string, object: AgentObject) => {
-          if (type === 'ERROR' || isDone(type === 'DELETED' ? null : object)) ended.resolve();
+          if (type === 'ERROR' || isDone(type === 'DELETED' ? null : object)) stop();
         },
-        (error: unknown) => (error === null || error === undefined ? ended.resolve() : ended.reject(error)),
+        (error: unknown) => (error === null || error === undefined ? stop() : ended.reject(error)),
       );
       await ended.promise;
     } catch (error) {
       throw normalised(error, 'watch the sandbox');
     } finally {
       clearTimeout(timer);
-      signal.removeEventListener('abort', ended.resolve);
+      signal.removeEventListener('abort', stop);
       watching?.abort();
     }
     signal.throwIfAborted();
@@ -281,19 +284,4 @@ function withDeadline(client: KubernetesClient, signal: AbortSignal): Options {
     ],
     middlewareMergeStrategy: 'append',
   };
-}
-
-interface Resolvers {
-  promise: Promise<void>;
-  resolve: () => void;
-  reject: (reason: unknown) => void;
-}
-
-function resolvers(): Resolvers {
-  const made: Partial<Resolvers> = {};
-  made.promise = new Promise<void>((resolve, reject) => {
-    made.resolve = resolve;
-    made.reject = reject;
-  });
-  return made as Resolvers;
 }

@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import type { ErrorCode } from '../../../contracts/error-codes.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 
@@ -68,7 +69,7 @@ export function normalised(error: unknown, what: string): unknown {
   if (error instanceof LonghaulError || (error instanceof Error && error.name === 'AbortError')) return error;
   const status = statusOf(error);
   const failure = failureOf(error);
-  const sentence = failure === null ? '' : sentenceOf(failure.body);
+  const sentence = (failure === null ? '' : sentenceOf(failure.body)) || (STATUS_CODES[status ?? 0] ?? '');
   if (status !== undefined) {
     const told = `kubernetes: ${what}: ${sentence.slice(0, MESSAGE_CHARACTERS)} (${status})`;
     const seconds = Number(failure?.headers['retry-after']);

@@ -10,8 +10,8 @@ export async function loadKubernetes(name: string = PACKAGE): Promise<Kubernetes
   try {
     return (await import(name)) as KubernetesClient;
   } catch (error) {
-    const isMissing =
-      (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' && String(error).includes(`'${name}'`);
+    const text = String(error);
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' && text.includes(`'${name}'`);
     if (!isMissing) throw error;
     throw new LonghaulError(
       'sandbox_unsupported',

@@ -195,7 +195,7 @@ export function sandboxOf(
   shape: KubernetesShape,
   network: string,
   lease: Lease,
-  trustConfigMap: string | undefined,
+  trust: string | undefined,
 ): object {
   const { runtimeClassName, storageClassName } = shape;
   return {
@@ -226,15 +226,15 @@ export function sandboxOf(
           // So that what commands leave behind is reaped.
           shareProcessNamespace: true,
           terminationGracePeriodSeconds: 2,
-          containers: [containerOf(spec, shape, trustConfigMap)],
-          volumes: trustConfigMap === undefined ? [] : [{ name: 'trust', configMap: { name: trustConfigMap } }],
+          containers: [containerOf(spec, shape, trust)],
+          volumes: trust === undefined ? [] : [{ name: 'trust', configMap: { name: trust } }],
         },
       },
     },
   };
 }
 
-function containerOf(spec: SandboxSpec, shape: KubernetesShape, trustConfigMap: string | undefined): object {
+function containerOf(spec: SandboxSpec, shape: KubernetesShape, trust: string | undefined): object {
   const cpu = `${Math.max(1, Math.round(spec.cpus * 1_000))}m`;
   // The claim's folders outlive the pod: a suspended sandbox has none. The journal of commands is under /tmp.
   const files = [
@@ -242,7 +242,7 @@ function containerOf(spec: SandboxSpec, shape: KubernetesShape, trustConfigMap: 
     { name: 'files', mountPath: '/tmp', subPath: 'tmp' },
   ];
   const bundle = '/etc/ssl/certs/ca-certificates.crt';
-  const trust = { name: 'trust', mountPath: bundle, subPath: 'ca-certificates.crt', readOnly: true };
+  const mount = { name: 'trust', mountPath: bundle, subPath: 'ca-certificates.crt', readOnly: true };
   return {
     name: CONTAINER,
     image: spec.image ?? shape.defaultImage,
@@ -257,7 +257,7 @@ function containerOf(spec: SandboxSpec, shape: KubernetesShape, trustConfigMap: 
       capabilities: { drop: ['NET_RAW', 'MKNOD', 'SYS_CHROOT', 'AUDIT_WRITE'] },
       seccompProfile: { type: 'RuntimeDefault' },
     },
-    volumeMounts: trustConfigMap === undefined ? files : [...files, trust],
+    volumeMounts: trust === undefined ? files : [...files, mount],
   };
 }
 

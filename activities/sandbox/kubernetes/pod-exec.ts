@@ -1,7 +1,8 @@
 import { PassThrough, Writable } from 'node:stream';
-import type { V1Status } from '@kubernetes/client-node';
+import type { Exec, V1Status } from '@kubernetes/client-node';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Cluster } from './api.ts';
+import { deferred } from './deferred.ts';
 import { normalised } from './errors.ts';
 import { CONTAINER } from './objects.ts';
 
@@ -26,7 +27,7 @@ interface ExecRequest {
   signal: AbortSignal;
 }
 
-type Socket = Awaited<ReturnType<InstanceType<(typeof import('@kubernetes/client-node'))['Exec']>['exec']>>;
+type Socket = Awaited<ReturnType<Exec['exec']>>;
 
 /** A Status object tells the exit code in a cause; without one the command did not run. */
 function exitCodeOf(status: V1Status): number {
@@ -79,21 +80,25 @@ class Running {
   ): Promise<Running> {
     const { client, config } = await cluster.connect();
     const stdin = request.hasInput ? new PassThrough() : null;
-    let tell: (status: V1Status) => void = () => undefined;
-    let fail: (error: unknown) => void = () => undefined;
-    const status = new Promise<V1Status>((resolve, reject) => {
-      tell = resolve;
-      fail = reject;
-    });
-    status.catch(() => undefined);
+    const ended = deferred<V1Status>();
     const { pod, argv } = request;
     const exec = new client.Exec(config);
-    const socket = await exec.exec(cluster.namespace, pod, CONTAINER, argv, stdout, stderr, stdin, false, tell);
+    const socket = await exec.exec(
+      cluster.namespace,
+      pod,
+      CONTAINER,
+      argv,
+      stdout,
+      stderr,
+      stdin,
+      false,
+      ended.resolve,
+    );
     // After its last word the library closes it; before, it broke.
     const broken = new LonghaulError('sandbox_unavailable', 'kubernetes: run a command: the connection broke');
-    socket.once('close', () => fail(broken));
-    socket.once('error', () => fail(broken));
-    return new Running(socket, stdin, status);
+    socket.once('close', () => ended.reject(broken));
+    socket.once('error', () => ended.reject(broken));
+    return new Running(socket, stdin, ended.promise);
   }
 
   /** Never ends the input: older servers take that for the end of the command. Whoever reads it knows how much comes. */
@@ -124,15 +129,11 @@ class Running {
 export async function execInPod(cluster: Cluster, request: ExecRequest): Promise<ExecAnswer> {
   const { input, maxBytes, signal, timeoutMs } = request;
   let running: Running | undefined;
-  let timer: NodeJS.Timeout | undefined;
-  let giveUp = (): void => undefined;
-  const stopped = new Promise<never>((_resolve, reject) => {
-    giveUp = () => reject(signal.reason as Error);
-    const late = new LonghaulError('sandbox_unavailable', 'kubernetes: run a command: it takes too long');
-    timer = setTimeout(() => reject(late), timeoutMs);
-    signal.addEventListener('abort', giveUp, { once: true });
-  });
-  stopped.catch(() => undefined);
+  const stopped = deferred<never>();
+  const giveUp = (): void => stopped.reject(signal.reason);
+  const late = new LonghaulError('sandbox_unavailable', 'kubernetes: run a command: it takes too long');
+  const timer = setTimeout(() => stopped.reject(late), timeoutMs);
+  signal.addEventListener('abort', giveUp, { once: true });
   try {
     signal.throwIfAborted();
     const isOver = { yes: false };
@@ -145,9 +146,9 @@ export async function execInPod(cluster: Cluster, request: ExecRequest): Promise
       if (sizeBytes > QUEUE_BYTES) running?.close();
     });
     const started = Running.start(cluster, { ...request, hasInput: input !== undefined }, stdout, stderr);
-    running = await Promise.race([started, stopped]);
-    if (input !== undefined) await Promise.race([running.send(input), running.status, stopped]);
-    const status = await Promise.race([running.status, stopped]).catch((error: unknown) => {
+    running = await Promise.race([started, stopped.promise]);
+    if (input !== undefined) await Promise.race([running.send(input), running.status, stopped.promise]);
+    const status = await Promise.race([running.status, stopped.promise]).catch((error: unknown) => {
       if (isOver.yes) return null;
       throw error;
     });

@@ -85,13 +85,23 @@ export async function writeStream(
   signal: AbortSignal,
 ): Promise<number> {
   let sizeBytes = 0;
-  // A command that ended early says why better than the source that could not be sent.
-  const input = frames(content, (size) => {
+  const source = frames(content, (size) => {
     sizeBytes += size;
   });
+  const broken: { reason?: unknown } = {};
+  // Told that no more comes, the command tidies up; of a worker that dies it hears by the end of its input.
+  async function* input(): AsyncIterable<Uint8Array> {
+    try {
+      yield* source;
+    } catch (error) {
+      broken.reason = error;
+      yield Buffer.from('broken\n');
+    }
+  }
   const argv = writeStreamCommand(path);
-  const request = { pod, argv, input, maxBytes: ANSWER_BYTES, timeoutMs: TRANSFER_MS, signal };
+  const request = { pod, argv, input: input(), maxBytes: ANSWER_BYTES, timeoutMs: TRANSFER_MS, signal };
   const { code, stderr } = await execInPod(cluster, request);
+  if ('reason' in broken) throw broken.reason;
   if (code !== 0) throw refused(path, stderr);
   return sizeBytes;
 }

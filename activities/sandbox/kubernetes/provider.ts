@@ -48,6 +48,7 @@ import {
   envOf,
   findTarget,
   infoOf,
+  isDown,
   isFinished,
   isReady,
   isSuspended,
@@ -56,6 +57,8 @@ import {
   refOf,
   requireTarget,
   resourceOf,
+  suspending,
+  waking,
 } from './target.ts';
 
 const NAME = 'kubernetes';
@@ -222,13 +225,7 @@ export class KubernetesProvider implements SandboxProvider {
     if (options.keepMemory === true) throw unsupported(NAME, 'keep their memory over a pause');
     const name = (await findTarget(this.cluster, ref, signal))?.sandbox?.metadata.name;
     if (name === undefined) return false;
-    const change = (now: Target['made']): object | null =>
-      isSuspended(now) ? null : { spec: { operatingMode: 'Suspended' } };
-    if ((await this.cluster.update(SANDBOXES, name, change, signal)) !== 'changed') return false;
-    const isDown = (now: Target['made'] | null): boolean =>
-      now === null ||
-      !isSuspended(now) ||
-      now.status?.conditions?.some((each) => each.type === 'Suspended' && each.status === 'True') === true;
+    if ((await this.cluster.update(SANDBOXES, name, suspending, signal)) !== 'changed') return false;
     if (await this.cluster.follow(SANDBOXES, name, isDown, SUSPENDED_MS, signal)) return true;
     throw new LonghaulError('sandbox_unavailable', 'the pod of the sandbox does not end');
   }
@@ -237,9 +234,7 @@ export class KubernetesProvider implements SandboxProvider {
     const target = await requireTarget(this.cluster, ref, signal);
     if (isReady(target.sandbox)) return false;
     const name = target.sandbox?.metadata.name;
-    const change = (now: Target['made']): object | null =>
-      isSuspended(now) ? { spec: { operatingMode: 'Running' } } : null;
-    if (name !== undefined) await this.cluster.update(SANDBOXES, name, change, signal);
+    if (name !== undefined) await this.cluster.update(SANDBOXES, name, waking, signal);
     await this.ready(ref, signal);
     return true;
   }

@@ -90,3 +90,17 @@ export function infoOf(provider: string, target: Target): SandboxInfo {
 export function refOf(provider: string, kind: Kind, name: string): SandboxRef {
   return { provider, id: name, meta: { kind } };
 }
+
+/** Changes for `Cluster.update`: null when there is nothing to do. */
+export function suspending(now: AgentObject): object | null {
+  return isSuspended(now) ? null : { spec: { operatingMode: 'Suspended' } };
+}
+
+export function waking(now: AgentObject): object | null {
+  return isSuspended(now) ? { spec: { operatingMode: 'Running' } } : null;
+}
+
+/** Its pod has ended, or somebody woke or removed it meanwhile. */
+export function isDown(now: AgentObject | null): boolean {
+  return now === null || !isSuspended(now) || conditionOf(now, 'Suspended')?.status === 'True';
+}

@@ -32,6 +32,7 @@ export class Controller {
   private readonly running = new Map<string, Promise<void>>();
   private readonly trustDir = mkdtempSync(path.join(os.tmpdir(), 'longhaul-trust-'));
   private isClosed = false;
+  private readonly lost = new Set<string>();
 
   constructor(store: ObjectStore, backing: SandboxProvider) {
     this.store = store;
@@ -62,7 +63,7 @@ export class Controller {
 
   private async reconcile(name: string): Promise<void> {
     const sandbox = this.store.find(SANDBOXES, name);
-    if (sandbox === undefined || this.isClosed) return;
+    if (sandbox === undefined || this.isClosed || this.lost.has(name)) return;
     if (sandbox.metadata.deletionTimestamp !== undefined) return this.finalize(name);
     const isSuspended = sandbox.spec?.['operatingMode'] === 'Suspended';
     const hasPod = this.store.find(PODS, name) !== undefined;
@@ -207,12 +208,14 @@ export class Controller {
   /** A pod whose node died: its processes are gone, the controller makes another. */
   async loseNode(name: string): Promise<void> {
     const ref = this.refs.get(name);
+    this.lost.add(name);
     this.condition(name, 'Ready', 'False', 'DependenciesNotReady');
     this.store.remove(PODS, name);
     if (ref !== undefined) await this.backing.pause(ref, signal());
   }
 
   recover(name: string): void {
+    this.lost.delete(name);
     this.enqueue(name);
   }
 

@@ -76,7 +76,7 @@ export class KubernetesDouble {
     const config = {
       apiVersion: 'v1',
       kind: 'Config',
-      clusters: [{ name: 'double', cluster: { server } }],
+      clusters: [{ name: 'double', cluster: { server, 'insecure-skip-tls-verify': true } }],
       users: [{ name: 'worker', user: { token } }],
       contexts: [{ name: 'double', context: { cluster: 'double', user: 'worker', namespace: this.namespace } }],
       'current-context': 'double',
@@ -86,6 +86,11 @@ export class KubernetesDouble {
 
   fail(fault: Fault): void {
     this.faults.push({ ...fault, left: fault.times ?? 1 });
+  }
+
+  /** Requests that will never be answered. */
+  get unanswered(): number {
+    return this.hanging.size;
   }
 
   heal(): void {
@@ -237,7 +242,7 @@ export class KubernetesDouble {
     fault: Fault | undefined,
   ): Promise<void> {
     const inside = this.commandInside(ref, url.searchParams.getAll('command'));
-    this.protocols.push(String(request.headers['sec-websocket-protocol'] ?? ''));
+    this.protocols.push(request.headers['sec-websocket-protocol'] ?? '');
     const opened = accept(request, socket, ['v5.channel.k8s.io']);
     // The command runs to its end, and nobody hears of it.
     if (fault?.how === 'drop_after') opened.send = () => true;

@@ -61,14 +61,18 @@ export async function servePort(
 ): Promise<void> {
   const number = Buffer.alloc(2);
   number.writeUInt16LE(port);
+  const early: Buffer[] = [];
+  let take = (data: Buffer): void => void early.push(data);
+  socket.on('message', (message) => {
+    if (message[0] === 0 && message.length > 1) take(message.subarray(1));
+  });
   for (const channel of [0, 1]) socket.send(framed(channel, number));
   try {
     const target = await backing.openPort(ref, port, AbortSignal.timeout(60_000));
     if (target.type !== 'stream') throw new Error('not a stream');
     const inside = await target.connect();
-    socket.on('message', (message) => {
-      if (message[0] === 0 && message.length > 1) inside.write(message.subarray(1));
-    });
+    take = (data) => void inside.write(data);
+    for (const data of early) take(data);
     socket.on('close', () => inside.destroy());
     await forward(socket, 0, inside as AsyncIterable<Buffer>);
   } catch (error) {

@@ -9,7 +9,7 @@ const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 1
 /** The server's end of a WebSocket (RFC 6455), as much as a stream of binary messages needs. Emits `message`, `close`. */
 export class ServerSocket extends EventEmitter<{ message: [Buffer]; close: [] }> {
   private readonly socket: Duplex;
-  private held = Buffer.alloc(0);
+  private held: Buffer = Buffer.alloc(0);
   private message: Buffer[] = [];
   private isClosed = false;
 
@@ -105,7 +105,7 @@ function frameOf(bytes: Buffer): { opcode: number; isLast: boolean; payload: Buf
 
 /** Answers the upgrade with the first protocol both know. */
 export function accept(request: IncomingMessage, socket: Duplex, known: string[]): ServerSocket {
-  const offered = String(request.headers['sec-websocket-protocol'] ?? '').split(/\s*,\s*/);
+  const offered = (request.headers['sec-websocket-protocol'] ?? '').split(/\s*,\s*/);
   const chosen = offered.find((each) => known.includes(each)) ?? '';
   const key = createHash('sha1')
     .update(`${request.headers['sec-websocket-key'] ?? ''}${MAGIC}`)
