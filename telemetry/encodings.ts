@@ -2,6 +2,13 @@
 export interface Form {
   pattern: Buffer;
   replacement: Buffer;
+  /** In its place where the encoded text ends with the pattern. */
+  atEnd?: Buffer;
+}
+
+/** Of either alphabet of base64. */
+export function isBase64(byte: number): boolean {
+  return /[A-Za-z0-9+/_=-]/.test(String.fromCharCode(byte));
 }
 
 /** Shorter values are not looked for: they stand everywhere. */
@@ -48,9 +55,11 @@ function base64Forms(value: Buffer, standIn: Buffer, offset: number, alphabet: s
   for (const before of sharedBefore(offset)) {
     const lead = leading(value, before, offset, alphabet);
     const standInLead = leading(standIn, before, offset, alphabet);
-    forms.push(form(lead + stem, standInLead + standInStem));
     const end = ending(value, offset, alphabet);
     const whole = standInLead + determined(standIn, offset, alphabet) + ending(standIn, offset, alphabet);
+    const within = form(lead + stem, standInLead + standInStem);
+    // The end of the text shows in no character of its own.
+    forms.push(end === '' && !isSameEnd ? { ...within, atEnd: Buffer.from(whole) } : within);
     if (end === '') continue;
     forms.push(form(lead + stem + end, whole));
     forms.push(form(lead + stem + end.replaceAll('=', ''), whole.replaceAll('=', '')));

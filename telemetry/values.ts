@@ -1,6 +1,6 @@
 import { Automaton } from './automaton.ts';
 import type { Form } from './encodings.ts';
-import { formsOf, MIN_VALUE_BYTES } from './encodings.ts';
+import { formsOf, isBase64, MIN_VALUE_BYTES } from './encodings.ts';
 import { LooseReader } from './loose-reader.ts';
 
 /** A live secret and what stands for it where it is found. */
@@ -114,12 +114,12 @@ export class ValueScanner {
     }
     this.#read = start + chunk.length;
     this.#held = this.#held.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.#held, chunk]);
-    return this.#release(this.#openFrom());
+    return this.#release(this.#openFrom(), false);
   }
 
   end(): Buffer {
     this.#reader.end();
-    return this.#release(this.#read);
+    return this.#release(this.#read, true);
   }
 
   #scanRaw(chunk: Uint8Array, start: number): void {
@@ -167,23 +167,31 @@ export class ValueScanner {
     return this.#read;
   }
 
-  #release(until: number): Buffer {
+  #release(until: number, isLast: boolean): Buffer {
     const merged = merge(this.#ranges);
-    const crossing = merged.find((range) => range.end > until);
+    const isCrossing = (range: Range): boolean =>
+      range.end > until || (!isLast && range.end === this.#read && range.form.atEnd !== undefined);
+    const crossing = merged.find(isCrossing);
     const limit = Math.min(until, crossing?.start ?? until);
     const parts: Buffer[] = [];
     let at = this.#heldStart;
     for (const range of merged) {
-      if (range.end > limit) break;
-      parts.push(this.#held.subarray(at - this.#heldStart, range.start - this.#heldStart), range.form.replacement);
+      if (isCrossing(range)) break;
+      parts.push(this.#held.subarray(at - this.#heldStart, range.start - this.#heldStart), this.#standIn(range));
       at = range.end;
       this.redactions += 1;
     }
     parts.push(this.#held.subarray(at - this.#heldStart, limit - this.#heldStart));
-    this.#ranges = merged.filter((range) => range.end > limit);
+    this.#ranges = merged.filter((range) => range.start >= limit);
     this.#held = this.#held.subarray(limit - this.#heldStart);
     this.#heldStart = limit;
     return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts);
+  }
+
+  #standIn({ end, form }: Range): Buffer {
+    if (form.atEnd === undefined) return form.replacement;
+    const next = this.#held[end - this.#heldStart];
+    return next === undefined || !isBase64(next) ? form.atEnd : form.replacement;
   }
 }
 

@@ -104,6 +104,16 @@ describe('known values', () => {
       const shown = matcher.redact(`Basic ${Buffer.from(`${user}:${secret}`).toString('base64')}`).text;
       expect(Buffer.from(shown.slice(6), 'base64').toString()).toBe(`${user}:${STAND_IN}`);
     }
+    // Also where value and stand-in differ in length, and the text goes on or ends.
+    for (const length of [8, 9, 10, 11, 35, 41]) {
+      const short = 'Zx9-'.repeat(11).slice(0, length);
+      const other = new ValueMatcher([{ value: short, standIn: STAND_IN }]);
+      for (const user of ['', 'a', 'ab', 'abc']) {
+        const header = `{"a":"Basic ${Buffer.from(`${user}:${short}`).toString('base64')}"}`;
+        const [, encoded = ''] = /Basic ([^"]*)/.exec(stream(other, header, [length, 20, 21])) ?? [];
+        expect(Buffer.from(encoded, 'base64').toString()).toBe(`${user}:${STAND_IN}`);
+      }
+    }
     expect(matcher.redact(`{"token":"${secret}"}`)).toEqual({ text: `{"token":"${STAND_IN}"}`, redactions: 1 });
   });
 
