@@ -25,7 +25,7 @@ beforeAll(async () => {
     redact: (sessionId, texts) => bed.policies.redact(sessionId, texts),
     caCertificate: () => '',
     metrics: () => Promise.resolve({ contentType: 'text/plain', text: '' }),
-  } as ControlTarget;
+  };
   server = createControl(target, TOKEN, createLogger('test', 'silent'));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
