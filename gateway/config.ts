@@ -45,7 +45,10 @@ const LOOPBACK_HOSTS = new Set(['127.0.0.1', '::1', 'localhost']);
 
 /** The gateway's part of the environment, for a process that embeds it. */
 export function readGatewayConfig(env: Environment = takeEnvironment()): GatewayConfig {
-  const set = Object.entries(env).filter((entry): entry is [string, string] => isSet(entry[1]));
+  // What opens vaults is in this environment when api and gateway are one process; no route may name it.
+  const set = Object.entries(env).filter(
+    (entry): entry is [string, string] => isSet(entry[1]) && !entry[0].startsWith('LONGHAUL_VAULT_'),
+  );
   return {
     upstreams: upstreamsOf(env),
     scripted: env['LONGHAUL_SCRIPTED'] === '1',

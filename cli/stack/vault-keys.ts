@@ -21,15 +21,18 @@ interface Split {
 export function splitKeys(env: NodeJS.ProcessEnv, paths: HomePaths): Split {
   const { shared: rest, keys } = splitProviderKeys(env);
   const split: Split = { shared: {}, api: { ...keys }, egress: {} };
+  // Variables that credentials refer to (`vault://env/NAME`): `NAME@team`, with commas between them.
+  const referred = new Set((env['LONGHAUL_VAULT_ENV'] ?? '').split(',').map((entry) => entry.trim().split('@')[0]));
   for (const [name, value] of Object.entries(rest)) {
     if (value === undefined) continue;
     if (MASTER_KEYS.test(name)) {
       split.api[name] = value;
       split.egress[name] = value;
-    } else if (BROKER_ONLY.test(name)) split.egress[name] = value;
+    } else if (BROKER_ONLY.test(name) || referred.has(name)) split.egress[name] = value;
     else split.shared[name] = value;
   }
-  if (env['LONGHAUL_VAULT_KEY'] === undefined && env['LONGHAUL_VAULT_KEY_FILE'] === undefined) {
+  if ((env['LONGHAUL_VAULT_KEY'] ?? '') === '' && (env['LONGHAUL_VAULT_KEY_FILE'] ?? '') === '') {
+    // The file may hold several, the newest first, while the master key is changed.
     const key = kept(paths.vaultKey, () => randomBytes(32).toString('base64'));
     split.api['LONGHAUL_VAULT_KEY'] = key;
     split.egress['LONGHAUL_VAULT_KEY'] = key;

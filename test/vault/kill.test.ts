@@ -26,6 +26,13 @@ afterEach(() => {
 });
 afterAll(() => close());
 
+async function outputOf(child: ChildProcess): Promise<string> {
+  let text = '';
+  child.stdout?.on('data', (piece: Buffer) => (text += piece.toString()));
+  await once(child, 'close');
+  return text.trim();
+}
+
 describe('a renewal that is killed between the answer and its commit', () => {
   const key = newKey();
   const ring = KeyRing.parse(key);
@@ -57,13 +64,6 @@ describe('a renewal that is killed between the answer and its commit', () => {
     const child = spawn(process.execPath, [CHILD, url, id], { env, stdio: ['ignore', 'pipe', 'inherit'] });
     children.push(child);
     return child;
-  }
-
-  async function outputOf(child: ChildProcess): Promise<string> {
-    let text = '';
-    child.stdout?.on('data', (piece: Buffer) => (text += piece.toString()));
-    await once(child, 'close');
-    return text.trim();
   }
 
   /** Kills a process that has the answer and waits to commit it: a lock of ours keeps it from that. */

@@ -1,31 +1,39 @@
 import Anthropic from '@anthropic-ai/sdk';
 import { Connection, Client } from '@temporalio/client';
 import { randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { startOAuthDouble, type OAuthDouble } from '../doubles/oauth-server.ts';
-import { eventually, runCli, startStack, type TestStack } from '../support/stack.ts';
+import { eventually, makeHome, runCli, startStack, type TestStack } from '../support/stack.ts';
 import { canary } from './support.ts';
 
 /** A whole stack, and a search for secrets in all that it leaves behind. Each search also finds something that is there. */
 let stack: TestStack;
 let client: Anthropic;
 let oauth: OAuthDouble;
-let database: pg.Client;
+const home = makeHome();
+const fromEnvironment = canary();
 beforeAll(async () => {
   oauth = await startOAuthDouble();
-  stack = await startStack({ env: { LONGHAUL_VAULT_PRIVATE_HOSTS: oauth.host } });
-  client = new Anthropic({ baseURL: stack.url, apiKey: stack.key, maxRetries: 0 });
-  database = new pg.Client({ connectionString: stack.devJson.databaseUrl });
-  await database.connect();
+  await start();
 }, 180_000);
 afterAll(async () => {
-  await database?.end();
   await stack?.stop();
   oauth?.close();
+  rmSync(home, { recursive: true, force: true });
 });
+
+async function start(): Promise<void> {
+  const env = {
+    LONGHAUL_VAULT_PRIVATE_HOSTS: oauth.host,
+    LONGHAUL_VAULT_ENV: 'SOME_TOKEN@*',
+    SOME_TOKEN: fromEnvironment,
+  };
+  stack = await startStack({ home, env });
+  client = new Anthropic({ baseURL: stack.url, apiKey: stack.key, maxRetries: 0 });
+}
 
 /** Files of the home that hold one of the texts, by text. */
 function filesWith(texts: readonly string[]): Map<string, string[]> {
@@ -126,6 +134,8 @@ it('leaves no value anywhere, and no placeholder in a history', async () => {
     const { status } = await client.beta.sessions.retrieve(session.id);
     return status === 'idle' && /len:\d+ begins/.test(JSON.stringify(await eventsOf(session.id)));
   });
+  const database = new pg.Client({ connectionString: stack.devJson.databaseUrl });
+  await database.connect();
   const { rows } = await database.query<{ placeholder: string }>(
     'SELECT placeholder FROM session_credentials WHERE session_id = $1 AND env = $2',
     [session.id, 'CANARY_TOKEN'],
@@ -160,17 +170,40 @@ it('leaves no value anywhere, and no placeholder in a history', async () => {
     );
     return ended.rows.length === 0;
   });
+  await database.end();
 }, 180_000);
 
-it('changes the master key of a home, and its processes go on with both', async () => {
-  const key = readFileSync(path.join(stack.home, 'vault-key'), 'utf8').trim();
-  const next = randomBytes(32).toString('base64');
-  const { code, stderr, stdout } = await runCli(['vault', 'rotate-key'], stack.home, {
-    LONGHAUL_VAULT_KEY: `${next},${key}`,
+it('keeps what only the broker is to know from the other processes', () => {
+  const { worker, api, egress } = stack.pids();
+  for (const pid of [worker, api, egress]) {
+    const environ = readFileSync(`/proc/${pid}/environ`, 'latin1');
+    expect(environ).toContain('LONGHAUL_VAULT_ENV=');
+    expect(environ).not.toContain(fromEnvironment);
+  }
+});
+
+it('changes the master key of a home: both keys at a restart, then the values, then the old key can go', async () => {
+  const vault = await client.beta.vaults.create({ display_name: 'Kept' });
+  const { id } = await client.beta.vaults.credentials.create(vault.id, {
+    auth: { type: 'mcp_oauth', mcp_server_url: `${oauth.url}/mcp`, access_token: [...oauth.valid][0] ?? '' },
   });
-  expect([code, stderr]).toEqual([0, expect.stringContaining('No value needs another key now')]);
-  for (const secret of [key, next]) expect(stdout + stderr).not.toContain(secret);
-}, 120_000);
+  const validate = async () =>
+    (await client.beta.vaults.credentials.mcpOAuthValidate(id, { vault_id: vault.id })).status;
+  expect(await validate()).toBe('valid');
+  const file = path.join(home, 'vault-key');
+  const old = readFileSync(file, 'utf8').trim();
+  const next = randomBytes(32).toString('base64');
+  for (const keys of [`${next}\n${old}\n`, `${next}\n`]) {
+    await stack.stop();
+    writeFileSync(file, keys, { mode: 0o600 });
+    await start();
+    expect(await validate()).toBe('valid');
+    if (!keys.includes(old)) break;
+    const { code, stderr, stdout } = await runCli(['vault', 'rotate-key'], home);
+    expect([code, stderr]).toEqual([0, expect.stringContaining('No value needs another key now')]);
+    for (const secret of [old, next]) expect(stdout + stderr).not.toContain(secret);
+  }
+}, 180_000);
 
 async function eventsOf(sessionId: string): Promise<unknown[]> {
   const events: unknown[] = [];
