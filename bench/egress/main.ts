@@ -58,7 +58,7 @@ async function openSandbox(stack: OwnStack): Promise<number> {
   };
   const environment = await client.environments.create({ name: 'bench', config: { type: 'cloud', networking } });
   const session = await client.sessions.create({ agent: agent.id, environment_id: environment.id });
-  const command = { tool: 'bash', input: { command: 'sleep 600 & echo up' } };
+  const command = { name: 'bash', input: { command: 'sleep 600 & echo up' } };
   await client.sessions.send(session.id, [scriptMessage([{ tools: [command] }, { text: 'done' }])]);
   const folder = path.join(stack.home, 'sandboxes');
   const deadlineMs = Date.now() + 120_000;
