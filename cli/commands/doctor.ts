@@ -97,7 +97,7 @@ function checkHome(config: CliConfig): Check {
 }
 
 async function checkStack(config: CliConfig): Promise<Check> {
-  const { state, roles } = await stackHealth(homePaths(config.home));
+  const { state, roles, apiReady } = await stackHealth(homePaths(config.home));
   switch (state) {
     case 'stopped':
       return { name: 'stack', ok: true, detail: 'not running' };
@@ -107,7 +107,10 @@ async function checkStack(config: CliConfig): Promise<Check> {
       return { name: 'stack', ok: true, detail: 'starting' };
     case 'degraded': {
       const gone = Object.entries(roles).filter(([, role]) => !role.alive);
-      const detail = gone.length === 0 ? 'the api is not ready' : `not alive: ${gone.map(([role]) => role).join(', ')}`;
+      const detail =
+        gone.length === 0
+          ? `${apiReady ? 'the egress broker' : 'the api'} is not ready`
+          : `not alive: ${gone.map(([role]) => role).join(', ')}`;
       return {
         name: 'stack',
         ok: false,

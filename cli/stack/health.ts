@@ -7,12 +7,13 @@ export interface StackHealth {
   state: 'stopped' | 'starting' | 'running' | 'degraded' | 'orphaned';
   roles: Partial<Record<Role, { pid: number; alive: boolean }>>;
   apiReady: boolean;
+  egressReady: boolean;
   devJson: DevJson | null;
 }
 
-async function isApiReady(apiUrl: string): Promise<boolean> {
+async function answers(url: string): Promise<boolean> {
   try {
-    return (await fetch(`${apiUrl}/readyz`, { signal: AbortSignal.timeout(3_000) })).status === 200;
+    return (await fetch(url, { signal: AbortSignal.timeout(3_000) })).status === 200;
   } catch {
     return false;
   }
@@ -27,9 +28,13 @@ export async function stackHealth(paths: HomePaths): Promise<StackHealth> {
     roles[role as Role] = { pid: identity.pid, alive: isAlive(identity) };
   }
   const living = Object.values(roles).filter((role) => role.alive).length;
-  if (supervisor === null) return { state: living > 0 ? 'orphaned' : 'stopped', roles, apiReady: false, devJson: null };
-  if (devJson === null) return { state: 'starting', roles, apiReady: false, devJson };
-  const apiReady = await isApiReady(devJson.apiUrl);
-  const well = apiReady && living === Object.keys(roles).length;
-  return { state: well ? 'running' : 'degraded', roles, apiReady, devJson };
+  const unready = { apiReady: false, egressReady: false };
+  if (supervisor === null) return { state: living > 0 ? 'orphaned' : 'stopped', roles, ...unready, devJson: null };
+  if (devJson === null) return { state: 'starting', roles, ...unready, devJson };
+  const [apiReady, egressReady] = await Promise.all([
+    answers(`${devJson.apiUrl}/readyz`),
+    answers(`${devJson.egressUrl}/healthz`),
+  ]);
+  const well = apiReady && egressReady && living === Object.keys(roles).length;
+  return { state: well ? 'running' : 'degraded', roles, apiReady, egressReady, devJson };
 }

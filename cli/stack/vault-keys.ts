@@ -6,7 +6,7 @@ import { splitProviderKeys } from './provider-keys.ts';
 /** Opens every secret of the vault, under names `LONGHAUL_VAULT_KEY…`; a path to a file is none. */
 const MASTER_KEYS = /^LONGHAUL_VAULT_KEY(?!.*_FILE$)/;
 /** What only the broker needs: it alone speaks to external vaults and proxies. */
-const BROKER_ONLY = /^(VAULT_PROXY_TOKEN|LONGHAUL_EGRESS_TOKEN|LONGHAUL_VAULT_.*(TOKEN|SECRET|SECRET_ID))$/;
+const BROKER_ONLY = /^(VAULT_URL|VAULT_PROXY_TOKEN|LONGHAUL_EGRESS_TOKEN|LONGHAUL_VAULT_.*(TOKEN|SECRET|SECRET_ID))$/;
 
 interface Split {
   /** For every process of ours. */
