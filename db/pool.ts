@@ -74,8 +74,7 @@ export async function withAdvisoryLock<T>(
   const client = await pool.connect();
   // A connection in an unknown state is closed, which frees the lock too.
   let broken: Error | boolean = true;
-  const onError = (): void => undefined;
-  client.on('error', onError);
+  client.on('error', ignore);
   try {
     await client.query('SELECT pg_advisory_lock(hashtextextended($1, $2))', [lock.name, lock.space]);
     const result = await work({
@@ -91,10 +90,13 @@ export async function withAdvisoryLock<T>(
     broken = false;
     return result;
   } finally {
-    client.removeListener('error', onError);
+    client.removeListener('error', ignore);
     client.release(broken);
   }
 }
+
+/** The statement that runs reports the outage; an unhandled 'error' would end the process instead. */
+function ignore(): void {}
 
 const OUTAGE_CODES = new Set([
   'ECONNREFUSED',
