@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { z } from 'zod';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { isOutage } from '../../db/pool.ts';
-import { E2B_LIMITS } from './limits.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 
 /** An answer of the wire with its HTTP status: what SDKs of E2B read is `{code, message}`. */
 export class WireError extends Error {
@@ -69,10 +69,7 @@ export function piecesOf(req: IncomingMessage): AsyncIterable<Buffer> {
 }
 
 /** The whole body, bounded. */
-export async function readBody(
-  req: IncomingMessage,
-  limitBytes: number = E2B_LIMITS.requestBodyBytes,
-): Promise<Buffer> {
+export async function readBody(req: IncomingMessage, limitBytes: number = LIMITS.e2bRequestBodyBytes): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
   for await (const chunk of piecesOf(req)) {

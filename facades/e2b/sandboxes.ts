@@ -16,7 +16,6 @@ import type { ApiKey } from '../../db/queries/api-keys.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { E2bServerConfig } from './config.ts';
 import { SANDBOX_GONE, WireError } from './http.ts';
-import { E2B_LIMITS } from './limits.ts';
 import type { Tokens } from './tokens.ts';
 
 /** What every part of the server works with. */
@@ -181,7 +180,7 @@ export async function liveSandbox(deps: E2bDeps, id: string): Promise<LiveSandbo
   if (row.state === 'paused' && !row.autoResume) throw new WireError(502, SANDBOX_GONE);
   const ref = await refOf(deps, row);
   if (row.state === 'paused') {
-    await connectSandbox(deps, row, E2B_LIMITS.timeoutDefaultMs);
+    await connectSandbox(deps, row, LIMITS.e2bTimeoutDefaultMs);
     return { row: { ...row, ref, state: 'running' }, ref };
   }
   const info = await deps.provider.get(ref, bounded());

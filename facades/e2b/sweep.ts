@@ -9,7 +9,7 @@ import {
 } from '../../db/queries/e2b-sandboxes.ts';
 import { deleteEndedE2bProcesses } from '../../db/queries/e2b-processes.ts';
 import { deleteE2bSnapshotsUnmade, listE2bSnapshotRefs } from '../../db/queries/e2b-snapshots.ts';
-import { E2B_LIMITS } from './limits.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import { bounded, followEnd, followPause, killSandbox, pauseSandbox, type E2bDeps } from './sandboxes.ts';
 
 const BATCH = 100;
@@ -27,8 +27,8 @@ export async function runSweep(deps: E2bDeps, signal: AbortSignal): Promise<void
         strayedMs = Date.now();
         await sweepStrays(deps);
         await sweepSnapshots(deps);
-        await deleteE2bEnded(deps.pool, E2B_LIMITS.endedKeptMs);
-        await deleteEndedE2bProcesses(deps.pool, E2B_LIMITS.endedProcessesKeptMs);
+        await deleteE2bEnded(deps.pool, LIMITS.e2bEndedKeptMs);
+        await deleteEndedE2bProcesses(deps.pool, LIMITS.e2bEndedProcessesKeptMs);
       }
     } catch (error) {
       deps.logger.warn({ err: error }, 'the sweep failed; it tries again');
@@ -38,7 +38,7 @@ export async function runSweep(deps: E2bDeps, signal: AbortSignal): Promise<void
 }
 
 async function sweepDue(deps: E2bDeps): Promise<void> {
-  const { pausedMs } = E2B_LIMITS;
+  const pausedMs = LIMITS.e2bPausedMs;
   for (const row of await listE2bDue(deps.pool, { graceMs: deps.config.graceMs, pausedMs, limit: BATCH })) {
     try {
       await finish(deps, row);

@@ -7,7 +7,7 @@ import {
 } from '../../../db/queries/e2b-sandboxes.ts';
 import { measure } from '../envd/metrics.ts';
 import { parseWith, readJson, WireError } from '../http.ts';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import {
   bounded,
   connectSandbox,
@@ -39,7 +39,7 @@ function row({ deps, principal, id }: ControlRequest): Promise<E2bSandboxRow> {
 }
 
 function millis(seconds: number | null | undefined): number {
-  return seconds === null || seconds === undefined ? E2B_LIMITS.timeoutDefaultMs : seconds * 1_000;
+  return seconds === null || seconds === undefined ? LIMITS.e2bTimeoutDefaultMs : seconds * 1_000;
 }
 
 export async function create(request: ControlRequest): Promise<ControlAnswer> {
@@ -83,7 +83,7 @@ export async function list({ deps, principal, query }: ControlRequest): Promise<
   const page = await listE2bSandboxes(
     deps.pool,
     { teamId: principal.teamId, states, metadata, template, startedAfter },
-    { limit: asked.limit ?? E2B_LIMITS.pageSize, cursor: asked.nextToken, order: asked.order },
+    { limit: asked.limit ?? LIMITS.e2bPageSize, cursor: asked.nextToken, order: asked.order },
   );
   const headers: Record<string, string> = page.nextPage === null ? {} : { [NEXT_TOKEN]: page.nextPage };
   return { status: 200, body: page.data.map(renderListed), headers };

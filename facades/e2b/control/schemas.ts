@@ -1,24 +1,24 @@
 import { z } from 'zod';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 
 const seconds = z
   .number()
   .int()
   .min(0)
-  .max(E2B_LIMITS.timeoutMaxMs / 1_000);
-const bounded = z.string().max(E2B_LIMITS.metadataChars);
+  .max(LIMITS.e2bTimeoutMaxMs / 1_000);
+const bounded = z.string().max(LIMITS.e2bMetadataChars);
 
 const metadata = z
   .record(bounded.min(1), bounded)
-  .refine((value) => Object.keys(value).length <= E2B_LIMITS.metadataPairs, 'has too many entries');
+  .refine((value) => Object.keys(value).length <= LIMITS.e2bMetadataPairs, 'has too many entries');
 
 const environment = z
   .record(
     z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/),
     z.string().refine((text) => !text.includes('\0')),
   )
-  .refine((value) => Object.keys(value).length <= E2B_LIMITS.environmentVariables, 'has too many entries')
-  .refine((value) => JSON.stringify(value).length <= E2B_LIMITS.environmentBytes, 'is too large');
+  .refine((value) => Object.keys(value).length <= LIMITS.e2bEnvironmentVariables, 'has too many entries')
+  .refine((value) => JSON.stringify(value).length <= LIMITS.e2bEnvironmentBytes, 'is too large');
 
 const hosts = z.array(z.string().min(1).max(253)).max(1_000);
 
@@ -87,13 +87,13 @@ export const listQuery = z.object({
   startedAfter: z.iso.datetime({ offset: true }).optional(),
   template: z.string().max(256).optional(),
   order: z.enum(['asc', 'desc']).optional(),
-  limit: z.coerce.number().int().min(1).max(E2B_LIMITS.pageSize).optional(),
+  limit: z.coerce.number().int().min(1).max(LIMITS.e2bPageSize).optional(),
   nextToken: z.string().max(512).optional(),
 });
 
 export const snapshotsQuery = z.object({
   sandboxID: z.string().max(64).optional(),
   name: z.string().max(128).optional(),
-  limit: z.coerce.number().int().min(1).max(E2B_LIMITS.pageSize).optional(),
+  limit: z.coerce.number().int().min(1).max(LIMITS.e2bPageSize).optional(),
   nextToken: z.string().max(512).optional(),
 });

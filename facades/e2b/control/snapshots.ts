@@ -7,7 +7,7 @@ import {
   type E2bSnapshotRow,
 } from '../../../db/queries/e2b-snapshots.ts';
 import { parseWith, readJson, WireError } from '../http.ts';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import { bounded, newWireId, refOf, requireSandbox } from '../sandboxes.ts';
 import type { ControlAnswer, ControlRequest } from './routes.ts';
 import { snapshotBody, snapshotsQuery } from './schemas.ts';
@@ -17,8 +17,8 @@ export async function create({ deps, principal, req, id }: ControlRequest): Prom
   const sandbox = await requireSandbox(deps, principal.teamId, id);
   const from = await refOf(deps, sandbox);
   const snapshot = { id: newWireId('s'), teamId: principal.teamId, sandboxId: id, name: body.name ?? null };
-  if (!(await insertE2bSnapshot(deps.pool, snapshot, E2B_LIMITS.snapshotsPerTeam))) {
-    throw new WireError(429, `this team has ${E2B_LIMITS.snapshotsPerTeam} snapshots already`);
+  if (!(await insertE2bSnapshot(deps.pool, snapshot, LIMITS.e2bSnapshotsPerTeam))) {
+    throw new WireError(429, `this team has ${LIMITS.e2bSnapshotsPerTeam} snapshots already`);
   }
   try {
     await putE2bSnapshotRef(deps.pool, snapshot.id, await deps.provider.snapshot(from, snapshot.id, bounded()));
@@ -34,7 +34,7 @@ export async function list({ deps, principal, query }: ControlRequest): Promise<
   const page = await listE2bSnapshots(
     deps.pool,
     { teamId: principal.teamId, sandboxId: asked.sandboxID, name: asked.name },
-    { limit: asked.limit ?? E2B_LIMITS.pageSize, cursor: asked.nextToken },
+    { limit: asked.limit ?? LIMITS.e2bPageSize, cursor: asked.nextToken },
   );
   const headers: Record<string, string> = page.nextPage === null ? {} : { 'x-next-token': page.nextPage };
   return { status: 200, body: page.data.map(render), headers };

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { piecesOf, readBody, toWireError, WireError } from '../http.ts';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 
 /** Codes of the Connect protocol, with the HTTP status of a unary answer. */
 const STATUS = {
@@ -56,7 +56,7 @@ const END_STREAM = 2;
 
 /** Reads the one message of a unary call or of a stream that only answers. */
 export async function readMessage(req: IncomingMessage, isStream: boolean): Promise<Message> {
-  if (!isStream) return parse(await readBody(req, E2B_LIMITS.messageBytes));
+  if (!isStream) return parse(await readBody(req, LIMITS.e2bMessageBytes));
   for await (const message of readMessages(req)) return message;
   throw new RpcError('invalid_argument', 'the stream has no message');
 }
@@ -69,7 +69,7 @@ export async function* readMessages(req: IncomingMessage): AsyncIterable<Message
     for (;;) {
       if (rest.length < FRAME_HEAD_BYTES) break;
       const sizeBytes = rest.readUInt32BE(1);
-      if (sizeBytes > E2B_LIMITS.messageBytes) throw new RpcError('resource_exhausted', 'a message is too large');
+      if (sizeBytes > LIMITS.e2bMessageBytes) throw new RpcError('resource_exhausted', 'a message is too large');
       if (rest.length < FRAME_HEAD_BYTES + sizeBytes) break;
       const flags = rest[0] ?? 0;
       if ((flags & END_STREAM) !== 0) return;

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { listE2bRunningIds } from '../../../db/queries/e2b-sandboxes.ts';
 import { sendJson, WireError } from '../http.ts';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import { liveSandbox, type E2bDeps, type LiveSandbox } from '../sandboxes.ts';
 import { isSame } from '../tokens.ts';
 import { millisOf, readMessage, readMessages, RpcError, RpcStream, sendRpcError, toRpcError } from './connect.ts';
@@ -121,7 +121,7 @@ export class Daemon {
         live,
         user: userOf(req.headers.authorization),
         signal: closed.signal,
-        keepaliveMs: millisOf(req.headers['keepalive-ping-interval'], 1_000) ?? E2B_LIMITS.keepaliveMs,
+        keepaliveMs: millisOf(req.headers['keepalive-ping-interval'], 1_000) ?? LIMITS.e2bKeepaliveMs,
         timeoutMs: millisOf(req.headers['connect-timeout-ms']),
       };
       const handlers = this.services[service];
@@ -165,7 +165,7 @@ export class Daemon {
 
   private async counted(sandboxId: string, work: () => Promise<void>): Promise<void> {
     const open = this.streams.get(sandboxId) ?? 0;
-    if (open >= E2B_LIMITS.streamsPerSandbox)
+    if (open >= LIMITS.e2bStreamsPerSandbox)
       throw new RpcError('resource_exhausted', `${open} streams are open already`);
     this.streams.set(sandboxId, open + 1);
     try {

@@ -5,7 +5,7 @@ import { createGunzip } from 'node:zlib';
 import { Busboy } from '@fastify/busboy';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { sendJson, WireError } from '../http.ts';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import type { E2bDeps, LiveSandbox } from '../sandboxes.ts';
 import { requireUser, resolvePath } from './paths.ts';
 
@@ -93,7 +93,8 @@ async function* bounded(content: AsyncIterable<Uint8Array>): AsyncIterable<Uint8
   let sizeBytes = 0;
   for await (const piece of content) {
     sizeBytes += piece.length;
-    if (sizeBytes > E2B_LIMITS.uploadBytes) throw new WireError(413, `a file may have ${E2B_LIMITS.uploadBytes} bytes`);
+    if (sizeBytes > LIMITS.sandboxDiskBytes)
+      throw new WireError(413, `a file may have ${LIMITS.sandboxDiskBytes} bytes`);
     yield piece;
   }
 }
@@ -108,7 +109,7 @@ async function writeForm(
   const form = new Busboy({
     headers: { ...req.headers, 'content-type': req.headers['content-type'] ?? '' },
     preservePath: true,
-    limits: { files: E2B_LIMITS.filesPerUpload, fields: 10, fieldSize: 1_024, fileSize: E2B_LIMITS.uploadBytes },
+    limits: { files: LIMITS.e2bFilesPerUpload, fields: 10, fieldSize: 1_024, fileSize: LIMITS.sandboxDiskBytes },
   });
   const writes: Promise<Written>[] = [];
   const open: PassThrough[] = [];
@@ -131,7 +132,7 @@ async function writeForm(
       writes.push(written);
       written.catch(() => undefined);
     });
-    form.on('filesLimit', () => reject(new WireError(400, `a form may have ${E2B_LIMITS.filesPerUpload} files`)));
+    form.on('filesLimit', () => reject(new WireError(400, `a form may have ${LIMITS.e2bFilesPerUpload} files`)));
     form.on('finish', resolve);
     form.on('error', (error) => reject(new WireError(400, 'the form cannot be read', { cause: error })));
     body.on('error', reject);

@@ -1,6 +1,6 @@
 import { posix } from 'node:path';
 import { z } from 'zod';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import type { E2bDeps, LiveSandbox } from '../sandboxes.ts';
 import { RpcError } from './connect.ts';
 import { listEntries, missing, statEntry } from './entries.ts';
@@ -12,7 +12,7 @@ import { Watchers } from './watch.ts';
 
 const pathRequest = z.object({ path: z.string().max(4_096).default('') });
 const moveRequest = z.object({ source: z.string().max(4_096), destination: z.string().max(4_096) });
-const listRequest = pathRequest.extend({ depth: z.number().int().min(0).max(E2B_LIMITS.listDepth).default(1) });
+const listRequest = pathRequest.extend({ depth: z.number().int().min(0).max(LIMITS.e2bListDepth).default(1) });
 
 /** What may be removed of a sandbox: not the folders everything else hangs on. */
 const KEPT = new Set(['/', HOME, '/workspace', '/home', '/tmp']);
@@ -68,7 +68,7 @@ export class FilesystemService {
 
   private async listDir(...[{ live }, message]: Parameters<UnaryHandler>): Promise<object> {
     const { path, depth } = parseMessage(listRequest, message);
-    const { listEntries: limit } = E2B_LIMITS;
+    const limit = LIMITS.e2bListEntries;
     return { entries: await listEntries(this.deps, live, resolvePath(path), Math.max(1, depth), limit) };
   }
 

@@ -7,7 +7,7 @@ import {
   listOpenE2bProcesses,
   type E2bProcessRow,
 } from '../../../db/queries/e2b-processes.ts';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import type { E2bDeps, LiveSandbox } from '../sandboxes.ts';
 import { RpcError } from './connect.ts';
 import { commandOf, resizeCommand } from './command.ts';
@@ -97,7 +97,7 @@ export class ProcessService {
       stdin: asked.pty !== undefined || asked.stdin,
     };
     resolvePath(asked.process.cwd);
-    const timeoutMs = context.timeoutMs ?? E2B_LIMITS.commandMs;
+    const timeoutMs = context.timeoutMs ?? LIMITS.e2bCommandMs;
     // The row before the command: a pid is never given twice, and what runs can be found after a crash.
     const made = await this.insert(context.live, draft);
     const command = commandOf(asked, context.user, made);
@@ -108,7 +108,7 @@ export class ProcessService {
         argv: command.argv,
         cwd: command.cwd,
         env: command.env,
-        timeoutMs: Math.min(timeoutMs, E2B_LIMITS.commandMs),
+        timeoutMs: Math.min(timeoutMs, LIMITS.e2bCommandMs),
         ...(draft.stdin ? { stdin: 'open' as const } : {}),
       },
       AbortSignal.timeout(STARTING_MS),
@@ -117,7 +117,7 @@ export class ProcessService {
   }
 
   private async insert(live: LiveSandbox, draft: Parameters<typeof insertE2bProcess>[2]): Promise<number> {
-    const limit = E2B_LIMITS.openProcesses;
+    const limit = LIMITS.e2bOpenProcesses;
     const made = await insertE2bProcess(this.deps.pool, live.row.id, draft, limit);
     if (made !== undefined) return made;
     // Some of them may have ended with nobody looking.
@@ -156,7 +156,7 @@ export class ProcessService {
 
   /** Those that run; the others are noted as ended. */
   private async running(live: LiveSandbox): Promise<E2bProcessRow[]> {
-    const open = await listOpenE2bProcesses(this.deps.pool, live.row.id, E2B_LIMITS.openProcesses);
+    const open = await listOpenE2bProcesses(this.deps.pool, live.row.id, LIMITS.e2bOpenProcesses);
     const running: E2bProcessRow[] = [];
     for (const row of open) {
       const { state } = await this.stateOf(live, row);

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import { E2B_LIMITS } from '../limits.ts';
+import { LIMITS } from '../../../contracts/limits.ts';
 import type { E2bDeps, LiveSandbox } from '../sandboxes.ts';
 import { RpcError } from './connect.ts';
 import { resolvePath } from './paths.ts';
@@ -101,7 +101,7 @@ export class Watchers {
     const { live, signal, keepaliveMs, timeoutMs } = context;
     const { path, recursive } = parseMessage(watchRequest, message);
     const execId = STREAM_PREFIX + randomUUID();
-    const lastsMs = Math.min(timeoutMs ?? E2B_LIMITS.commandMs, E2B_LIMITS.commandMs);
+    const lastsMs = Math.min(timeoutMs ?? LIMITS.e2bCommandMs, LIMITS.e2bCommandMs);
     try {
       const reader = await this.start(live, execId, resolvePath(path), recursive, lastsMs + CALL_MS);
       let lines: string[] | null = await reader.opened(path, signal);
@@ -131,7 +131,7 @@ export class Watchers {
     await this.makeRoom(live);
     const watcherId = randomUUID();
     const execId = WATCHER_PREFIX + watcherId;
-    const reader = await this.start(live, execId, resolvePath(path), recursive, E2B_LIMITS.commandMs);
+    const reader = await this.start(live, execId, resolvePath(path), recursive, LIMITS.e2bCommandMs);
     await reader.opened(path, AbortSignal.timeout(CALL_MS));
     // Read again from the start when asked: nothing between is lost.
     return { watcherId };
@@ -171,7 +171,7 @@ export class Watchers {
   private async makeRoom(live: LiveSandbox): Promise<void> {
     const all = await this.deps.provider.execList(live.ref, 1_000, AbortSignal.timeout(CALL_MS));
     const open = all.filter(({ execId, status }) => execId.startsWith(WATCHER_PREFIX) && status.state === 'running');
-    if (open.length < E2B_LIMITS.watchersPerSandbox) return;
+    if (open.length < LIMITS.e2bWatchersPerSandbox) return;
     throw new RpcError('resource_exhausted', `${open.length} watchers are open in this sandbox already`);
   }
 
