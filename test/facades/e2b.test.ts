@@ -396,8 +396,9 @@ describe('limits', () => {
 describe('time and death', () => {
   it('ends a sandbox when its time is over, or pauses it', async () => {
     const ended = await sdk.Sandbox.create({ ...opts, timeoutMs: 1_000 });
-    const paused = await sdk.Sandbox.create({ ...opts, timeoutMs: 1_000, lifecycle: { onTimeout: 'pause' } });
+    const paused = await sdk.Sandbox.create({ ...opts, lifecycle: { onTimeout: 'pause' } });
     await paused.files.write('kept', 'kept');
+    await paused.setTimeout(1_000);
     await until('one is gone', async () => !(await ended.isRunning()));
     await until('the other is paused', async () => (await paused.getInfo()).state === 'paused');
     expect(await (await sdk.Sandbox.connect(paused.sandboxId, opts)).files.read('kept')).toBe('kept');

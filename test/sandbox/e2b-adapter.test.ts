@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readE2bConfig } from '../../activities/sandbox/e2b/config.ts';
 import { E2bProvider } from '../../activities/sandbox/e2b/provider.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
-import { shell, smallSpec, soon } from '../support/sandbox-commands.ts';
+import { shell, smallSpec, soon, until } from '../support/sandbox-commands.ts';
 import { makeE2bBed, type E2bBed } from '../support/e2b-server.ts';
 
 const ref = { provider: 'e2b', id: 'abc', meta: {} };
@@ -146,9 +146,10 @@ describe('against the shipped server', () => {
   });
 
   it('does not wake a sandbox by looking at it, and keeps it when its lease runs out', async () => {
-    const made = await provider.create(smallSpec('sleeper', { ttlMs: 1_500 }), 'sleeper', soon());
+    const made = await provider.create(smallSpec('sleeper'), 'sleeper', soon());
     await shell(provider, made, 'echo kept > kept');
-    while ((await provider.get(made, soon()))?.state !== 'paused') await Promise.resolve();
+    await provider.extend(made, 1_000, soon());
+    await until('it is paused', async () => (await provider.get(made, soon()))?.state === 'paused');
     const heir = another();
     const poll = heir.execPoll(made, 'any', { out: 0, err: 0 }, 0, soon());
     expect((await errorOf(poll)).code).toBe('sandbox_lost');

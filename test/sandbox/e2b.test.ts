@@ -23,7 +23,7 @@ for (const [name, sdk] of [
         processes.push(made);
         return Promise.resolve(made);
       },
-      bigFileBytes: 48 * MIB,
+      bigFileBytes: 16 * MIB,
       close: async () => {
         for (const each of processes) await each.kill();
         await bed.close();

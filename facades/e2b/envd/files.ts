@@ -10,6 +10,7 @@ import type { E2bDeps, LiveSandbox } from '../sandboxes.ts';
 import { requireUser, resolvePath } from './paths.ts';
 
 const TRANSFER_MS = 60 * 60_000;
+const START_BYTES = 64 * 1024;
 
 /** `GET /files`: a file as it is, in pieces. */
 export async function download(deps: E2bDeps, live: LiveSandbox, res: ServerResponse, url: URL): Promise<void> {
@@ -19,22 +20,42 @@ export async function download(deps: E2bDeps, live: LiveSandbox, res: ServerResp
   const stat = await deps.provider.stat(live.ref, path, signal);
   if (stat === null) throw new WireError(404, `path '${path}' does not exist`);
   if (stat.type === 'directory') throw new WireError(400, `path '${path}' is a directory`);
+  const pieces = deps.provider.readStream(live.ref, path, signal)[Symbol.asyncIterator]();
+  const { start, isWhole } = await beginning(pieces);
+  // A small file that somebody writes meanwhile is as long as what was read of it.
+  let leftBytes = isWhole ? start.length : Math.max(stat.sizeBytes, start.length);
   res.writeHead(200, {
     'content-type': 'application/octet-stream',
-    'content-length': stat.sizeBytes,
+    'content-length': leftBytes,
     'content-disposition': `inline; filename*=utf-8''${encodeURIComponent(posix.basename(path))}`,
     'x-content-type-options': 'nosniff',
   });
-  let leftBytes = stat.sizeBytes;
-  for await (const piece of deps.provider.readStream(live.ref, path, signal)) {
+  leftBytes -= start.length;
+  if (start.length > 0 && !res.write(start)) await drained(res);
+  while (leftBytes > 0 && !res.destroyed) {
+    const { done, value } = await pieces.next();
+    if (done === true) break;
     // A file that grows meanwhile ends where it was said to.
-    const part = piece.subarray(0, leftBytes);
+    const part = value.subarray(0, leftBytes);
     leftBytes -= part.length;
     if (!res.write(part)) await drained(res);
-    if (leftBytes === 0 || res.destroyed) break;
   }
+  await pieces.return?.();
   if (leftBytes > 0) res.destroy();
   else res.end();
+}
+
+/** What is read before the answer begins. */
+async function beginning(pieces: AsyncIterator<Uint8Array>): Promise<{ start: Buffer; isWhole: boolean }> {
+  const found: Uint8Array[] = [];
+  let sizeBytes = 0;
+  while (sizeBytes <= START_BYTES) {
+    const { done, value } = await pieces.next();
+    if (done === true) return { start: Buffer.concat(found), isWhole: true };
+    found.push(value);
+    sizeBytes += value.length;
+  }
+  return { start: Buffer.concat(found), isWhole: false };
 }
 
 function closedSignal(res: ServerResponse): AbortSignal {
