@@ -3,6 +3,7 @@ import { confirm, isCancel } from '@clack/prompts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { inheritedEnvironment, type CliConfig } from '../config.ts';
 import { checkAll, type Check } from '../demo/checks.ts';
+import { GuardedUpstream } from '../demo/guarded.ts';
 import { OwnStack } from '../demo/own-stack.ts';
 import { oneLine, Printer } from '../demo/printer.ts';
 import { runDemo, workflowUrl, type DemoRun } from '../demo/run.ts';
@@ -32,16 +33,19 @@ export async function demo(config: CliConfig, options: DemoOptions): Promise<num
   }
   if ((await setup(config)) !== EXIT.ok) return EXIT.failed;
   const startedMs = Date.now();
-  const stack = new OwnStack('demo');
+  const upstream = new GuardedUpstream();
+  const stack = new OwnStack('demo', upstream.env);
   const interrupted = new AbortController();
   const onSignal = (): void => interrupted.abort();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
   let code: number = EXIT.failed;
   try {
-    code = await untilAborted(play(stack, options, interrupted.signal), interrupted.signal);
+    code = await untilAborted(play({ stack, upstream }, options, interrupted.signal), interrupted.signal);
   } catch (error) {
     if (interrupted.signal.aborted) code = EXIT.interrupted;
     else say(`\nThe demo failed: ${messageOf(error)}`);
+  } finally {
+    upstream.close();
   }
   const kept = options.keep && code !== EXIT.interrupted && stack.isUp();
   if (!kept) await cleanUp(stack, code);
@@ -68,7 +72,11 @@ async function cleanUp(stack: OwnStack, code: number): Promise<void> {
   if (code === EXIT.failed) say(`Logs: ${stack.logs}`);
 }
 
-async function play(stack: OwnStack, options: DemoOptions, interrupted: AbortSignal): Promise<number> {
+async function play(
+  { stack, upstream }: { stack: OwnStack; upstream: GuardedUpstream },
+  options: DemoOptions,
+  interrupted: AbortSignal,
+): Promise<number> {
   const printer = new Printer();
   const model = options.model ?? modelOfKeys();
   const isScripted = model === SCRIPTED;
@@ -77,13 +85,13 @@ async function play(stack: OwnStack, options: DemoOptions, interrupted: AbortSig
   if (!isScripted)
     printer.line('A real model decides by itself: claims that need the script are checked less strictly.');
   printer.title('Timeline');
-  printer.event('stack', 'starting one of its own: Postgres, Temporal, api with gateway, worker');
+  printer.event('stack', 'starting one of its own: Postgres, Temporal, api with gateway, egress broker, worker');
   const devJson = await stack.start();
   printer.event('stack', `ready at ${devJson.apiUrl}, home ${stack.home}`);
   const limitMs = isScripted && !options.interactive ? LIMIT_MS.scripted : LIMIT_MS.real;
   const limit = AbortSignal.timeout(limitMs);
   const signal = AbortSignal.any([interrupted, limit]);
-  const run = { stack, devJson, model, isScripted, printer, signal };
+  const run = { stack, upstream, devJson, model, isScripted, printer, signal };
   const facts = await untilAborted(runDemo({ ...run, answer: answerOf(run, options) }), signal).catch(
     (error: unknown) => {
       if (limit.aborted) throw new LonghaulError('internal', `it was not through after ${seconds(limitMs)}`);

@@ -3,6 +3,7 @@ import type { DeploymentRunResource } from '../../contracts/deployments.ts';
 import type { SessionEvent } from '../../contracts/events.ts';
 import type { SessionResource } from '../../contracts/sessions.ts';
 import { isSlowCommand, stopReasonOf, textOf } from './events.ts';
+import { guardedClaim, type Guarded } from './guarded.ts';
 import { dollars } from './printer.ts';
 import { ALL_PASSED, SCRIPTED_STEPS } from './story.ts';
 
@@ -36,6 +37,7 @@ export interface Facts {
   deploymentRuns: [DeploymentRunResource, ...DeploymentRunResource[]];
   scheduledUsage: Usage | undefined;
   workflowInUi: boolean | undefined;
+  guarded: Guarded;
 }
 
 /** One claim with its measured value; `left_out` where a real model or a denial took away what it needs. */
@@ -62,8 +64,15 @@ export function checkAll(facts: Facts): Check[] {
     checkTests(facts),
     checkSchedule(facts),
     checkCost(facts),
+    checkGuarded(facts),
     ...ui,
   ];
+}
+
+function checkGuarded({ guarded }: Facts): Check {
+  const claim = guardedClaim(guarded);
+  if (claim !== null) return check(claim.ok, claim.text);
+  return { state: 'left_out', text: 'a credential that a command cannot see: this machine has no curl' };
 }
 
 /** Times in the journal as the last tool result shows it. */

@@ -7,6 +7,7 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { DevJson } from '../stack/home.ts';
 import type { Facts, Kill } from './checks.ts';
 import { isSlowCommand, stopReasonOf } from './events.ts';
+import { runGuarded, type GuardedUpstream } from './guarded.ts';
 import type { OwnStack } from './own-stack.ts';
 import type { Printer } from './printer.ts';
 import { agentBody, nextMinute, nightlyMessage, taskMessage } from './story.ts';
@@ -24,6 +25,7 @@ export interface DemoRun {
   isScripted: boolean;
   printer: Printer;
   signal: AbortSignal;
+  upstream: GuardedUpstream;
   /** Answers the approval: after a moment, or by asking. */
   answer: (approval: ApprovalResource) => Promise<'allow' | 'deny'>;
 }
@@ -48,11 +50,15 @@ export async function runDemo(run: DemoRun): Promise<Facts> {
   if (devJson.temporalUiUrl !== null) printer.event('', `Temporal UI: ${workflowUrl(devJson, session.id)}`);
   await client.sessions.send(session.id, [{ type: 'user.message', content: taskMessage(run.isScripted) }]);
   const watched = await watch(run, client, session.id);
+  // While the clock comes to the full minute.
+  const guarding = runGuarded(run, client, run.upstream);
+  guarding.catch(() => undefined);
   const deploymentRuns = await scheduledRuns(run, client, { id: deployment.id, atMs: schedule.atMs });
   await client.deployments.archive(deployment.id);
   const scheduledSession = deploymentRuns[0].session_id;
   return {
     ...watched,
+    guarded: await guarding,
     isScripted: run.isScripted,
     events: await allEvents(client, session.id),
     session: await client.sessions.get(session.id),

@@ -78,7 +78,8 @@ ${SLOW_TEST}
 6. Tool bash: bash test.sh
 Then say in one sentence whether the test passes.`;
 
-const scripted = (intro: string, steps: object[]): string =>
+/** A message that the offline model plays. */
+export const scripted = (intro: string, steps: object[]): string =>
   `${intro}\n\n\`\`\`script\n${JSON.stringify(steps, null, 1)}\n\`\`\``;
 
 /** Model calls that the script takes. */

@@ -29,6 +29,7 @@ describe('longhaul demo', () => {
       );
       expect(stdout).toMatch(/✓ the schedule started 1 session: succeeded, trigger schedule/);
       expect(stdout).toMatch(/✓ cost of the session \$0\.\d+ = sum over models/);
+      expect(stdout).toMatch(/✓ a command called an allowed host with a credential it cannot see .*refused \(403\)/);
       // eslint-disable-next-line no-control-regex
       expect(stdout).not.toMatch(/\u001b\[/);
       expect(code).toBe(0);

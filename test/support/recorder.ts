@@ -60,6 +60,11 @@ export class Recorder {
     return folder === undefined ? [] : processesAt(path.basename(folder));
   }
 
+  /** What the host has of sandboxes, whatever the record says. */
+  sandboxIds(): string[] {
+    return readdirSync(path.join(this.#home, 'sandboxes')).filter((name) => name.startsWith('lh-'));
+  }
+
   async #read(sessionId: string): Promise<string> {
     for (const folder of await this.#folders(sessionId)) {
       const file = workspaces(folder)

@@ -89,12 +89,12 @@ export class SessionDriver {
   }
 
   /** Sends SIGKILL and waits for nothing: the supervisor starts a successor. */
-  kill(role: 'api' | 'worker' | 'temporal' | 'postgres'): void {
+  kill(role: 'api' | 'worker' | 'egress' | 'temporal' | 'postgres'): void {
     if (!this.tryKill(role)) throw new Error(`${role} does not run`);
   }
 
   /** The same; false when it does not run just now: its number may be somebody else's. */
-  tryKill(role: 'api' | 'worker' | 'temporal' | 'postgres'): boolean {
+  tryKill(role: 'api' | 'worker' | 'egress' | 'temporal' | 'postgres'): boolean {
     const pid = this.stack.pids()[role];
     if (pid === null || !isRunning(pid)) return false;
     if (!readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(role)) return false;
