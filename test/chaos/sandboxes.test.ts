@@ -5,6 +5,12 @@ import { recorded } from '../support/recorder.ts';
 import { bash, scriptMessage, SessionDriver, STACK_TEST_MS, type ScriptStep } from '../support/session-driver.ts';
 import { isRunning, startStack, type TestStack } from '../support/stack.ts';
 
+const isListening = (pid: number): boolean =>
+  // Port 3128 of its own network, in the state of a listener.
+  readFileSync(`/proc/${pid}/net/tcp`, 'utf8')
+    .split('\n')
+    .some((line) => /:0C38 .* 0A /.test(line));
+
 interface Ref {
   id: string;
 }
@@ -41,11 +47,6 @@ describe('worker or broker are killed around a sandbox', { timeout: STACK_TEST_M
       taskQueue: 'longhaul',
     });
   };
-  const isListening = (pid: number): boolean =>
-    // Port 3128 of its own network, in the state of a listener.
-    readFileSync(`/proc/${pid}/net/tcp`, 'utf8')
-      .split('\n')
-      .some((line) => /:0C38 .* 0A /.test(line));
   const firstProcess = async (session: string): Promise<number> => (await driver.recorder.processesOf(session))[0] ?? 0;
   const reaches = (session: string): Promise<void> =>
     driver.until('the broker listens in it', async () => {
