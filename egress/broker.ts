@@ -60,6 +60,8 @@ export class Broker implements ControlTarget {
   /** One change of a sandbox at a time. */
   readonly #changing = new Map<string, Promise<unknown>>();
   readonly #sweeping: NodeJS.Timeout;
+  /** What keeps sandboxes from their way out, as it was logged. */
+  readonly #complaints = new Map<string, string>();
   readonly trustBundleFile: string;
   #isClosed = false;
 
@@ -127,10 +129,16 @@ export class Broker implements ControlTarget {
       if (this.#isClosed || (point === null && this.#attached.has(sandboxId))) continue;
       try {
         await this.attach(sandboxId, sessionId, point);
+        this.#complaints.delete(sandboxId);
       } catch (error) {
+        // Once for each reason: this is tried again every few seconds.
+        const reason = error instanceof Error ? error.message : String(error);
+        if (this.#complaints.get(sandboxId) === reason) continue;
+        this.#complaints.set(sandboxId, reason);
         this.#options.logger.warn({ err: error, sandboxId, sessionId }, 'a sandbox has no way out');
       }
     }
+    for (const sandboxId of this.#complaints.keys()) if (!known.has(sandboxId)) this.#complaints.delete(sandboxId);
     for (const sandboxId of this.#attached.keys()) {
       // Asked again: it may have come while the list was read.
       if (known.has(sandboxId) || (await this.#options.directory.find(sandboxId)) !== null) continue;
@@ -175,6 +183,7 @@ export class Broker implements ControlTarget {
     const { policies, config } = this.#options;
     const server = point === null ? null : await listenInside(point, LISTENER.port);
     // From here on it takes connections: who comes before the policy is there is let go.
+    if (server !== null) Object.assign(server, { allowHalfOpen: true });
     const waiting: net.Socket[] = [];
     const early = (socket: net.Socket): void => void waiting.push(socket.on('error', () => undefined));
     server?.on('connection', early);

@@ -255,7 +255,9 @@ export class Exchange implements Flow {
     this.#status ??= told.status;
     const { headers, body } = toldAs(told);
     const size = declaredBytes(this.#inbound);
-    const mustClose = this.#inbound.hasBody && !this.#inbound.isHttp2 && (size === null || size > DROPPED_BYTES);
+    // One that waits to be asked for its body may or may not send it now: nothing can follow on this connection.
+    const isUncertain = size === null || size > DROPPED_BYTES || valueOf(this.#inbound.headers, 'expect') !== null;
+    const mustClose = this.#inbound.hasBody && !this.#inbound.isHttp2 && isUncertain;
     if (mustClose) headers.push(['connection', 'close']);
     const isHead = this.#inbound.method === 'HEAD';
     const sink = this.#inbound.answer(told.status, '', headers, isHead);

@@ -36,8 +36,14 @@ export class Dialler {
     protocols: string[] | null,
     signal: AbortSignal,
   ): Promise<net.Socket> {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(this.#options.connectMs)]);
+    // By hand: `signal` lives as long as the sandbox, and combined signals would gather on it.
+    const ending = new AbortController();
+    const limit = ending.signal;
+    const onAbort = (): void => ending.abort(signal.reason);
+    const timer = setTimeout(() => ending.abort(new Error('too late')), this.#options.connectMs);
+    signal.addEventListener('abort', onAbort, { once: true });
     try {
+      signal.throwIfAborted();
       const socket = await this.#connect(target, isAllowed, limit);
       if (protocols === null) return socket;
       return await this.#secure(socket, target, protocols, limit);
@@ -47,6 +53,9 @@ export class Dialler {
         throw new EgressFailure(504, 'upstream_timeout', `${target.host} did not take the connection in time`, error);
       }
       throw unreachable(target, error);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
     }
   }
 
