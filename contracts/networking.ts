@@ -28,7 +28,7 @@ export const methods = z
   )
   .min(1)
   .max(20);
-export const paths = z
+const paths = z
   .array(
     z
       .string()

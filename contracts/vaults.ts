@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import { isReservedVariable, SECRET_REF, TOKEN_ENDPOINT_AUTHS } from './credentials.ts';
 import { metadata, metadataPatch, time } from './fields.ts';
-import { canonicalHost } from './hosts.ts';
+import { canonicalHost, isPathGlob } from './hosts.ts';
 import { LIMITS } from './limits.ts';
-import { hostPattern, methods as methodList, paths as pathList } from './networking.ts';
+import { hostPattern, methods as methodList } from './networking.ts';
 import { boolParam, idParam, pageOf, pageParams, timeParam } from './paging.ts';
 
 const displayName = z.string().trim().min(1).max(LIMITS.vaultNameChars);
@@ -95,6 +95,19 @@ const username = z
   .max(128)
   .regex(/^[!-9;-~]+$/, 'must be printable ASCII without colon or space');
 const placeholderPrefix = z.string().regex(/^[A-Za-z0-9_.-]{0,24}$/, 'must be at most 24 letters, digits, _ . or -');
+/** A path as it is, or all that begin with what stands before a `*` at the end. */
+const pathList = z
+  .array(
+    z
+      .string()
+      .max(1_024)
+      .refine(
+        (path) => isPathGlob(path) && !path.slice(0, -1).includes('*'),
+        'must begin with / and hold no query, .., backslash or percent sign; * only at its end',
+      ),
+  )
+  .min(1)
+  .max(100);
 /** What requests may carry the value, beside hosts and locations. */
 const rules = { methods: methodList.nullish().meta(OURS), paths: pathList.nullish().meta(OURS) };
 

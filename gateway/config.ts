@@ -47,7 +47,7 @@ const LOOPBACK_HOSTS = new Set(['127.0.0.1', '::1', 'localhost']);
 export function readGatewayConfig(env: Environment = takeEnvironment()): GatewayConfig {
   // What opens vaults is in this environment when api and gateway are one process; no route may name it.
   const set = Object.entries(env).filter(
-    (entry): entry is [string, string] => isSet(entry[1]) && !entry[0].startsWith('LONGHAUL_VAULT_'),
+    (entry): entry is [string, string] => isSet(entry[1]) && !/^LONGHAUL_VAULT_/.test(entry[0]),
   );
   return {
     upstreams: upstreamsOf(env),

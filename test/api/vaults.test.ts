@@ -236,6 +236,7 @@ describe('credentials', () => {
       [{ ...variable('A', value), networking: undefined }, 'auth.networking'],
       [variable('A', value, { injection_location: { header: false } }), 'auth.injection_location'],
       [variable('A', value, { paths: ['relative'] }), 'auth.paths[0]'],
+      [variable('A', value, { paths: ['/ok/*', '/a/*/b'] }), 'auth.paths[1]'],
       [variable('A', value, { surplus: value }), 'auth.surplus'],
       [variable('A', value, { secret_ref: 'vault://file/x' }), 'auth.secret_value'],
       [{ ...variable('A', value), secret_value: { nested: value } }, 'auth.secret_value'],
