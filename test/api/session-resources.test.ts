@@ -1,0 +1,109 @@
+import Anthropic from '@anthropic-ai/sdk';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { writeSessionEnd } from '../../db/queries/session-end.ts';
+import { withTransaction } from '../../db/pool.ts';
+import { makeAgent, testApi, type TestApi } from './support.ts';
+import type { Server } from 'node:http';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+
+const TOKEN = 'ghp_0123456789abcdefghijklmnopqrstuvwxyz';
+
+describe('repositories of a session, through the official SDK', { timeout: 120_000 }, () => {
+  let api: TestApi;
+  let server: Server;
+  let client: Anthropic;
+  let agentId: string;
+  let environmentId: string;
+  beforeAll(async () => {
+    api = await testApi();
+    server = api.app.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    client = new Anthropic({ baseURL: `http://127.0.0.1:${port}`, apiKey: api.key, maxRetries: 0 });
+    ({ agentId, environmentId } = await makeAgent(api));
+  });
+  afterAll(async () => {
+    server.close();
+    await api.close();
+  });
+
+  it('are shown without their token, opened to the network path by path, and end with the session', async () => {
+    const session = await client.beta.sessions.create({
+      agent: agentId,
+      environment_id: environmentId,
+      resources: [
+        { type: 'github_repository', url: 'https://github.com/acme/shop', authorization_token: TOKEN },
+        {
+          type: 'github_repository',
+          url: 'https://github.com/acme/tools.git',
+          checkout: { type: 'commit', sha: '0123456789abcdef0123456789abcdef01234567' },
+          mount_path: '/workspace/lib/tools',
+        },
+      ],
+    });
+    expect(JSON.stringify(session)).not.toContain(TOKEN);
+    const listed = [];
+    for await (const resource of client.beta.sessions.resources.list(session.id)) listed.push(resource);
+    expect(listed).toMatchObject([
+      { type: 'github_repository', url: 'https://github.com/acme/shop', mount_path: '/workspace/shop', checkout: null },
+      { mount_path: '/workspace/lib/tools', checkout: { type: 'commit' } },
+    ]);
+    const id = (listed[0] as { id: string }).id;
+    expect(await client.beta.sessions.resources.retrieve(id, { session_id: session.id })).toMatchObject({ id });
+    const rotate = { session_id: session.id, authorization_token: `${TOKEN}2` };
+    expect(await client.beta.sessions.resources.update(id, rotate)).toMatchObject({ id });
+    const other = (listed[1] as { id: string }).id;
+    await expect(client.beta.sessions.resources.update(other, rotate)).rejects.toThrow(/authorization_token/);
+
+    const { rows } = await api.pool.query<{ environment: { networking: unknown; repositories: unknown } }>(
+      'SELECT environment FROM sessions WHERE id = $1',
+      [session.id],
+    );
+    expect(rows[0]?.environment).toMatchObject({
+      networking: {
+        type: 'limited',
+        allowed_hosts: [],
+        rules: [
+          { host: 'github.com', paths: ['/acme/shop/**', '/acme/shop.git/**'], action: 'allow' },
+          { host: 'github.com', paths: ['/acme/tools/**', '/acme/tools.git/**'], action: 'allow' },
+        ],
+      },
+      repositories: [{ url: 'https://github.com/acme/shop' }, { commit: '0123456789abcdef0123456789abcdef01234567' }],
+    });
+    const sealed = async (): Promise<number> => {
+      const found = await api.pool.query<{ count: number }>(
+        'SELECT count(*)::int AS count FROM credential_versions WHERE sealed IS NOT NULL',
+      );
+      return found.rows[0]?.count ?? -1;
+    };
+    expect(await sealed()).toBe(1);
+    await withTransaction(api.pool, (tx) => writeSessionEnd(tx, session.id, 'over'));
+    expect(await sealed()).toBe(0);
+  });
+
+  it('refuses what is not supported, and names the field', async () => {
+    const refused = async (resources: object[], field: string): Promise<void> => {
+      const body = { agent: agentId, environment_id: environmentId, resources };
+      const answer = await api.post('/v1/sessions', body).expect(400);
+      expect(answer.body.error.message).toContain(field);
+      expect(JSON.stringify(answer.body)).not.toContain(TOKEN);
+    };
+    await refused([{ type: 'file', file_id: 'file_1' }], 'resources[0].type');
+    await refused([{ type: 'memory_store', memory_store_id: 'm' }], 'resources[0].type');
+    const url = 'https://github.com/acme/shop';
+    await refused([{ type: 'github_repository', url: 'http://github.com/acme/shop' }], 'resources[0].url');
+    await refused(
+      [{ type: 'github_repository', url, authorization_token: 'two words' }],
+      'resources[0].authorization_token',
+    );
+    await refused([{ type: 'github_repository', url, mount_path: '/etc' }], 'resources[0].mount_path');
+    await refused(
+      [
+        { type: 'github_repository', url },
+        { type: 'github_repository', url },
+      ],
+      'resources[1].mount_path',
+    );
+  });
+});
