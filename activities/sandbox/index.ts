@@ -6,6 +6,7 @@ import { E2bProvider } from './e2b/provider.ts';
 import type { E2bOptions } from './e2b/sdk.ts';
 import type { KubernetesOptions } from './kubernetes/provider.ts';
 import { KubernetesProvider } from './kubernetes/provider.ts';
+import { MacosProvider } from './local/macos.ts';
 import { LocalProvider } from './local/provider.ts';
 import type { SandboxProvider } from './port.ts';
 
@@ -23,7 +24,9 @@ export interface SandboxProviderOptions {
 
 /** The providers this worker can use, by name. */
 export function createSandboxProviders(options: SandboxProviderOptions): Record<string, SandboxProvider> {
-  const providers: SandboxProvider[] = [new LocalProvider(options)];
+  const providers: SandboxProvider[] = [
+    process.platform === 'darwin' ? new MacosProvider(options) : new LocalProvider(options),
+  ];
   if (options.daytona !== undefined) providers.push(new DaytonaProvider(options.daytona));
   if (options.docker !== undefined) providers.push(new DockerProvider(options.docker));
   if (options.e2b !== undefined) providers.push(new E2bProvider(options.e2b));

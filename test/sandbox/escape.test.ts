@@ -265,6 +265,75 @@ for (const mode of SANDBOX_MODES) {
       expect(stdout).not.toContain('note');
     });
 
+    it('a link in the session’s folder leads neither saver nor restorer out', async () => {
+      const secret = path.join(bed.rootDir, 'outside-of-the-box');
+      writeFileSync(secret, CANARY, { mode: 0o644 });
+      const box = await bed.provider.create(smallSpec('escape'), 'saved', soon());
+      const links = `rm -rf /mnt/session/outputs /mnt/session/uploads; ln -s ${bed.rootDir} /mnt/session/outputs; ln -s ${bed.rootDir}/nowhere /mnt/session/uploads`;
+      const line = `${links}; ln -s ${secret} link; ln -s /etc/shadow shadow; mkdir locked; echo kept > locked/file; chmod 0 locked; mkfifo fifo`;
+      await shell(bed.provider, box, line);
+      await bed.provider.pause(box, soon());
+      const saved = await bed.provider.snapshot(box, 'links', soon());
+      const archive = readdirSync(path.join(bed.rootDir, 'snapshots')).find(
+        (name) => name.startsWith(saved.id) && name.endsWith('.tar'),
+      );
+      expect(readFileSync(path.join(bed.rootDir, 'snapshots', archive ?? '')).includes(CANARY)).toBe(false);
+      await bed.provider.resume(box, soon());
+      const next = await bed.provider.create(smallSpec('escape', { snapshot: saved }), 'restored', soon());
+      const look =
+        'readlink link shadow; cat link shadow 2>/dev/null; ls -l fifo | cut -c1; chmod 700 locked; cat locked/file';
+      expect((await shell(bed.provider, next, look)).stdout).toBe(`${secret}\n/etc/shadow\np\nkept\n`);
+      expect(readdirSync(bed.rootDir)).not.toContain('nowhere');
+      await bed.provider.deleteSnapshot(saved, soon());
+      for (const each of [box, next]) await bed.provider.destroy(each, soon());
+    });
+
+    it('holes of a file take no room when it is saved', async () => {
+      const box = await bed.provider.create(smallSpec('escape'), 'holes', soon());
+      await runIn(bed.provider, box, ['perl', '-e', 'open(my $f, ">", "hole"); truncate($f, 60 << 20); print $f "x"']);
+      const saved = await bed.provider.snapshot(box, 'holes', soon());
+      expect(saved.sizeBytes).toBeLessThan(MIB);
+      await bed.provider.deleteSnapshot(saved, soon());
+      await bed.provider.destroy(box, soon());
+    });
+
+    it('the way into a port ends at the sandbox’s own loopback', async () => {
+      const server = createServer((socket) => socket.end('the machine'));
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      try {
+        const target = await bed.provider.openPort(ref, port, soon());
+        if (target.type !== 'stream') throw new Error('no stream');
+        await expect(target.connect()).rejects.toMatchObject({ code: 'sandbox_unavailable' });
+      } finally {
+        server.close();
+      }
+    });
+
+    it('what waits for the next command is not seen from inside', async () => {
+      await inside('true');
+      const { stdout } = await inside(
+        'for i in $(seq 60); do cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" " "; done',
+      );
+      expect(stdout).not.toContain('longhaul-exec');
+      expect((await inside('kill -9 -1 2>/dev/null; echo')).status.state).toMatch(/exited|killed/);
+      expect((await inside('echo alive')).stdout).toBe('alive\n');
+    });
+
+    it('input and signals of one command do not reach another', async () => {
+      const start = (execId: string): Promise<void> =>
+        bed.provider.execStart(ref, { execId, argv: ['cat'], timeoutMs: 150_000, stdin: 'open' }, soon());
+      await Promise.all([start('left'), start('right')]);
+      await bed.provider.execInput(ref, 'left', 0, bytes('for the left'), soon());
+      expect(await bed.provider.execSignal(ref, 'right', 'SIGTERM', soon())).toBe(true);
+      expect((await follow(bed.provider, ref, 'right')).stdout).toBe('');
+      await bed.provider.execInput(ref, 'left', 12, null, soon());
+      expect(await follow(bed.provider, ref, 'left')).toMatchObject({
+        stdout: 'for the left',
+        status: { exitCode: 0 },
+      });
+    });
+
     it('inherits no file descriptor', async () => {
       const { stdout } = await inside('for f in /proc/self/fd/*; do readlink $f; done');
       const strange = stdout

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
 import os from 'node:os';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
@@ -70,6 +70,7 @@ export async function run(argv: string[], options: CommandOptions): Promise<Comm
 
 /** The kernel's start time of a process: with the pid it names one process for ever. Undefined: gone, or a zombie. */
 export function startTimeOf(pid: number): string | undefined {
+  if (process.platform === 'darwin') return startTimeOnMacos(pid);
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
@@ -77,6 +78,12 @@ export function startTimeOf(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+function startTimeOnMacos(pid: number): string | undefined {
+  const { stdout } = spawnSync('ps', ['-o', 'lstart=', '-p', String(pid)], { env: CLEAN_ENV });
+  const text = String(stdout).trim().replaceAll(/\s+/g, '_');
+  return text === '' ? undefined : text;
 }
 
 export interface ProcessIdentity {
