@@ -32,6 +32,16 @@ describe('longhaul doctor', () => {
     expect(stdout).toContain('→ Run `longhaul setup`.');
   });
 
+  it('has a line for each sandbox provider that is configured', async () => {
+    const env = { LONGHAUL_DOCKER_HOST: 'unix:///no/such/socket' };
+    const { code, stdout } = await runCli(['doctor', '--json'], home, env);
+    expect(code).toBe(1);
+    const docker = (JSON.parse(stdout) as Report).checks.find(({ name }) => name === 'docker');
+    expect(docker).toMatchObject({ ok: false, detail: expect.stringContaining('cannot be reached (ENOENT)') });
+    const wrong = await runCli(['doctor'], home, { LONGHAUL_DOCKER_HOST: 'nonsense' });
+    expect(wrong.stdout).toMatch(/FAIL {2}providers .*unix:/);
+  });
+
   it('names the exit codes of wrong usage', async () => {
     expect((await runCli(['nonsense'], home)).code).toBe(2);
     expect((await runCli(['dev', '--port', 'none'], home)).code).toBe(2);

@@ -53,7 +53,7 @@ export class DockerProvider implements SandboxProvider {
   private readonly options: DockerOptions;
   private readonly engine: Engine;
   private readonly containers: Containers;
-  private readonly hasListener: boolean;
+  private entersNetworks = false;
   /** Snapshots that are being taken, by id: a second call would commit the files a second time. */
   private readonly taking = new Map<string, Promise<SnapshotRef>>();
   /** Commands started per sandbox since its journal was last pruned. */
@@ -65,18 +65,17 @@ export class DockerProvider implements SandboxProvider {
     this.options = options;
     this.engine = new Engine(options);
     this.containers = new Containers(this.engine, options);
-    this.hasListener = mayEnterNetworks(this.engine.isLocal);
   }
 
   async capabilities(): Promise<SandboxCapabilities> {
     const signal = AbortSignal.timeout(INFO_MS);
     const { body } = await this.engine.json<EngineInfo>('GET', '/info', { signal, ok: [200] });
     if (body === null) throw new LonghaulError('sandbox_unavailable', 'the engine tells nothing about itself');
-    return capabilitiesOf(body, this.options, this.hasListener);
+    return capabilitiesOf(body, this.options, this.hasListener());
   }
 
   async create(spec: SandboxSpec, key: string, signal: AbortSignal): Promise<SandboxRef> {
-    requireNetwork(spec.network ?? { type: 'none' }, this.hasListener);
+    requireNetwork(spec.network ?? { type: 'none' }, this.hasListener());
     if (spec.snapshot !== undefined) images.requireSnapshotId(spec.snapshot.id);
     const name = nameOf(spec.owner, key);
     const found = await this.containers.obtain(name, spec, signal);
@@ -275,23 +274,29 @@ export class DockerProvider implements SandboxProvider {
 
   async setNetwork(ref: SandboxRef, network: SandboxNetwork, signal: AbortSignal): Promise<void> {
     // No container has a network: whether the broker listens inside is the broker's.
-    requireNetwork(network, this.hasListener);
+    requireNetwork(network, this.hasListener());
     await this.containers.require(ref, signal);
   }
 
   async egressPoint(ref: SandboxRef, signal: AbortSignal): Promise<EgressPoint | null> {
     const { Id, State } = await this.containers.require(ref, signal);
-    return this.hasListener ? egressPointOf({ id: Id, pid: State.Pid }) : null;
+    return this.hasListener() ? egressPointOf({ id: Id, pid: State.Pid }) : null;
   }
 
   async openPort(ref: SandboxRef, port: number, signal: AbortSignal): Promise<PortTarget> {
     if (!Number.isInteger(port) || port < 1 || port > 65_535) {
       throw new LonghaulError('sandbox_invalid', 'must be from 1 to 65535', { field: 'port' });
     }
-    if (!this.hasListener) throw unsupported(NAME, 'open ports: the worker is not root on the engine’s machine');
+    if (!this.hasListener()) throw unsupported(NAME, 'open ports: the worker is not root on the engine’s machine');
     const point = await this.egressPoint(ref, signal);
     if (point === null) throw new LonghaulError('sandbox_lost', 'the sandbox does not run');
     return { type: 'stream', connect: () => connectInside(point, port) };
+  }
+
+  /** Asked again until it is so: the engine may start after the worker. */
+  private hasListener(): boolean {
+    this.entersNetworks ||= mayEnterNetworks(this.engine.isLocal);
+    return this.entersNetworks;
   }
 
   private inside(ref: SandboxRef): InsideTarget {
