@@ -119,6 +119,9 @@ export const LIMITS = {
   egressBodyWindowBytes: 64 * 1024,
   egressSwappedBodyBytes: 64 * 1024 * 1024,
   securityEventsPerMinute: 60,
+  /** After the sandbox is gone. */
+  egressAuditKeptMs: 90 * 24 * 3_600_000,
+  securityEventsKeptMs: 365 * 24 * 3_600_000,
 
   /** Environments and the preparation of sandboxes */
   setupScriptChars: 65_536,

@@ -3,7 +3,13 @@ import { deleteOldFileLinks } from '../../db/queries/file-links.ts';
 import { deleteOldFiles } from '../../db/queries/files.ts';
 import { deleteOldGatewayResponses } from '../../db/queries/gateway-responses.ts';
 import { deleteOldResponses } from '../../db/queries/idempotency.ts';
-import { deleteAbandonedCalls, deleteExpiredKeys, deleteOldModelCalls } from '../../db/queries/retention.ts';
+import {
+  deleteAbandonedCalls,
+  deleteExpiredKeys,
+  deleteOldEgressRequests,
+  deleteOldModelCalls,
+  deleteOldSecurityEvents,
+} from '../../db/queries/retention.ts';
 import type { MaintenanceActivities } from '../../workflows/activity-types.ts';
 import { withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -20,6 +26,8 @@ const PRUNED = [
   deleteOldGatewayResponses,
   deleteOldFiles,
   deleteOldFileLinks,
+  deleteOldEgressRequests,
+  deleteOldSecurityEvents,
 ];
 /** Idempotent sweeps. */
 export function maintenanceActivities(deps: ActivityDeps): MaintenanceActivities {

@@ -43,6 +43,27 @@ export async function deleteExpiredKeys(db: Queryable, batch: number): Promise<n
   );
 }
 
+/** Removes what sandboxes that are gone for long asked of the network. Returns how many. */
+export async function deleteOldEgressRequests(db: Queryable, batch: number): Promise<number> {
+  return deleteInBatches(
+    db,
+    `DELETE FROM egress_requests WHERE id IN (
+       SELECT r.id FROM sandboxes b JOIN egress_requests r ON r.sandbox_id = b.id
+       WHERE b.state = 'destroyed' AND b.destroyed_at < now() - make_interval(secs => $1 / 1000.0) LIMIT $2)`,
+    { olderThanMs: LIMITS.egressAuditKeptMs, batch },
+  );
+}
+
+/** Removes security events that are old; those in the logs of sessions stay with them. */
+export async function deleteOldSecurityEvents(db: Queryable, batch: number): Promise<number> {
+  return deleteInBatches(
+    db,
+    `DELETE FROM security_events WHERE id IN (
+       SELECT id FROM security_events WHERE created_at < now() - make_interval(secs => $1 / 1000.0) LIMIT $2)`,
+    { olderThanMs: LIMITS.securityEventsKeptMs, batch },
+  );
+}
+
 /** Repeats a DELETE of at most $2 rows older than $1 ms until nothing old is left: short statements, no backlog. */
 export async function deleteInBatches(
   db: Queryable,

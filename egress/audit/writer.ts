@@ -67,6 +67,11 @@ export class AuditWriter {
     if (!this.#nextSeq.has(sandboxId)) this.#nextSeq.set(sandboxId, last + 1);
   }
 
+  /** The sandbox is gone: its next number need not be held. */
+  release(sandboxId: string): void {
+    if (!this.#fresh.some(({ row }) => row.sandboxId === sandboxId)) this.#nextSeq.delete(sandboxId);
+  }
+
   /** True when so much waits to be written that nothing more may go out. */
   get isFull(): boolean {
     return this.waiting >= LIMITS.egressAuditWaiting;

@@ -139,7 +139,10 @@ export class Engine implements PolicyEngine {
         requestBodyBytes: Math.min(state.policy.maxRequestBytes, change.maxBytes),
         responseBodyBytes: LIMITS.egressResponseBytes,
       },
-      record: (outcome) => this.#recorder.end(state, entry, outcome),
+      record: (outcome) => {
+        if (outcome.status === 401) state.refused([...values.swapped, ...values.injected].map((one) => one.credential));
+        this.#recorder.end(state, entry, outcome);
+      },
     };
   }
 

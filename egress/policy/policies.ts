@@ -77,6 +77,7 @@ export class Policies implements EgressPolicies {
     const dispose = engine.dispose.bind(engine);
     engine.dispose = () => {
       dispose();
+      this.#deps.writer.release(sandboxId);
       this.#closed(sessionId);
     };
     return engine;
@@ -91,6 +92,7 @@ export class Policies implements EgressPolicies {
     const held = this.#sessions.get(sessionId);
     if (held === undefined) return this.#options.secrets.forget(sessionId);
     (await held).forget();
+    if (!this.#open.has(sessionId)) this.#sessions.delete(sessionId);
   }
 
   async redact(sessionId: string, texts: string[]): Promise<{ texts: string[]; redactions: number }> {
@@ -100,6 +102,8 @@ export class Policies implements EgressPolicies {
     const { matcher } = state;
     const results = texts.map((text) => matcher.redact(text));
     if (wasOver) state.forget();
+    // Nothing of a session without sandboxes is held.
+    if (!this.#open.has(sessionId)) this.#drop(sessionId);
     return {
       texts: results.map(({ text }) => text),
       redactions: results.reduce((sum, { redactions }) => sum + redactions, 0),
@@ -155,6 +159,10 @@ export class Policies implements EgressPolicies {
       return;
     }
     this.#open.delete(sessionId);
+    this.#drop(sessionId);
+  }
+
+  #drop(sessionId: string): void {
     this.#sessions.delete(sessionId);
     this.#options.secrets.forget(sessionId);
   }

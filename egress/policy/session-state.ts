@@ -10,6 +10,7 @@ import type { CompileOptions } from './compile.ts';
 import { SessionPolicy } from './compile.ts';
 
 const KEPT_VERSIONS = 3;
+const ASK_AGAIN_MS = 30_000;
 
 /** What the broker holds of one session: its policy, its credentials, and values as long as it lives. */
 export class SessionState {
@@ -24,6 +25,7 @@ export class SessionState {
   /** Values by credential, newest last: one that was replaced is secret still. */
   readonly #values = new Map<string, string[]>();
   #matcher: ValueMatcher | undefined;
+  #refusedAtMs = 0;
 
   private constructor(sessionId: string, secrets: SecretSource) {
     this.sessionId = sessionId;
@@ -69,6 +71,13 @@ export class SessionState {
     const { value } = await this.#secrets.resolve(credential.credentialId, { minVersion: credential.version });
     this.#remember(credential.credentialId, value);
     return value;
+  }
+
+  /** Upstream did not take the value: the next use asks for it anew, but a sandbox cannot make that happen all the time. */
+  refused(credentials: readonly SessionCredential[]): void {
+    if (Date.now() - this.#refusedAtMs < ASK_AGAIN_MS) return;
+    this.#refusedAtMs = Date.now();
+    for (const { credentialId } of credentials) this.#secrets.invalidate(credentialId);
   }
 
   /**

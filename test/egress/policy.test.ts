@@ -3,6 +3,8 @@ import type { Transform } from 'node:stream';
 import { Readable } from 'node:stream';
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LIMITS } from '../../contracts/limits.ts';
+import { deleteOldEgressRequests, deleteOldSecurityEvents } from '../../db/queries/retention.ts';
 import type { Allowed, Denied, EgressTarget, HeaderList, PolicyEngine, RequestHead } from '../../egress/decision.ts';
 import type { PolicyBed } from './support.ts';
 import { head, NEVER, policyBed } from './support.ts';
@@ -497,6 +499,26 @@ describe('the audit', () => {
     const rows = await audit(sessionId);
     expect(rows.map((row) => row.seq).toSorted((a, b) => a - b)).toEqual(Array.from({ length: 41 }, (_, at) => at + 1));
     expect(rows.filter((row) => row.state === 'completed')).toHaveLength(40);
+  });
+
+  it('of sandboxes that are gone for long is removed, and of no other', async () => {
+    const sessionId = await bed.session({ type: 'unrestricted' });
+    const [old, live] = [await bed.sandbox(sessionId), await bed.sandbox(sessionId)];
+    for (const sandboxId of [old, live]) {
+      const engine = await bed.policies.open({ sessionId, sandboxId });
+      for (let count = 0; count < 3; count += 1) (await allowed(engine, head('https://a.test/'))).record(OUTCOME);
+    }
+    await bed.restart();
+    const ago = `now() - interval '${LIMITS.egressAuditKeptMs / 1_000 + 60} s'`;
+    await bed.pool.query(`UPDATE sandboxes SET state = 'destroyed', destroyed_at = ${ago} WHERE id = $1`, [old]);
+    expect(await deleteOldEgressRequests(bed.pool, 2)).toBe(3);
+    expect(await audit(sessionId)).toHaveLength(3);
+    await bed.pool.query(
+      `INSERT INTO security_events (id, team_id, session_id, kind, message, created_at)
+       SELECT 'secv_' || n, 't', $1, 'address_refused', 'x', now() - n * interval '300 days' FROM generate_series(0, 3) AS n`,
+      [sessionId],
+    );
+    expect(await deleteOldSecurityEvents(bed.pool, 1)).toBe(2);
   });
 
   it('writes the use of a credential before the request goes out', async () => {
