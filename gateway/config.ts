@@ -41,13 +41,15 @@ export interface GatewayProcessConfig extends GatewayConfig {
 
 type Environment = Record<string, string | undefined>;
 
+/** Beginning of the variables of the vault, which are no business of the gateway's. */
+const VAULT_PREFIX = `LONGHAUL_VAULT_`;
 const LOOPBACK_HOSTS = new Set(['127.0.0.1', '::1', 'localhost']);
 
 /** The gateway's part of the environment, for a process that embeds it. */
 export function readGatewayConfig(env: Environment = takeEnvironment()): GatewayConfig {
   // What opens vaults is in this environment when api and gateway are one process; no route may name it.
   const set = Object.entries(env).filter(
-    (entry): entry is [string, string] => isSet(entry[1]) && !/^LONGHAUL_VAULT_/.test(entry[0]),
+    (entry): entry is [string, string] => isSet(entry[1]) && !entry[0].startsWith(VAULT_PREFIX),
   );
   return {
     upstreams: upstreamsOf(env),
