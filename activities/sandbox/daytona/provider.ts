@@ -217,9 +217,14 @@ export class DaytonaProvider implements SandboxProvider {
   }
 
   /** The part of the port that is the journal's, for one sandbox. */
-  private withJournal<T>(ref: SandboxRef, signal: AbortSignal, work: (journal: Journal) => Promise<T>): Promise<T> {
+  private withJournal<T>(
+    ref: SandboxRef,
+    signal: AbortSignal,
+    work: (journal: Journal) => Promise<T>,
+    starts = false,
+  ): Promise<T> {
     return this.client.within(ref, 'run a command', signal, async (sandbox) => {
-      const env = { ...sandbox.env, ...(await this.placeholders(sandbox, signal)) };
+      const env = { ...sandbox.env, ...(starts ? await this.placeholders(sandbox, signal) : {}) };
       const transport: ConstructorParameters<typeof Journal>[0]['transport'] = {
         run: async (argv, { timeoutMs, maxBytes, signal: inner }) => {
           const script = `exec ${argv.map(quoted).join(' ')} < /dev/null`;
@@ -248,7 +253,7 @@ export class DaytonaProvider implements SandboxProvider {
   }
 
   execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
-    return this.withJournal(ref, signal, (journal) => journal.start(spec, signal));
+    return this.withJournal(ref, signal, (journal) => journal.start(spec, signal), true);
   }
 
   execPoll(
