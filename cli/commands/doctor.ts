@@ -4,6 +4,7 @@ import path from 'node:path';
 import { readDaytonaConfig } from '../../activities/sandbox/daytona/config.ts';
 import { readDockerOptions } from '../../activities/sandbox/docker/config.ts';
 import { readE2bConfig } from '../../activities/sandbox/e2b/config.ts';
+import { readKubernetesConfig } from '../../activities/sandbox/kubernetes/config.ts';
 import { probeLocalSandbox, probeProviders } from '../../activities/sandbox/probe.ts';
 import { createLogger } from '../../telemetry/logger.ts';
 import type { CliConfig } from '../config.ts';
@@ -76,7 +77,12 @@ async function checkSandbox(): Promise<Check> {
 async function checkProviders(config: CliConfig): Promise<Check[]> {
   const env = inheritedEnvironment();
   try {
-    const options = { daytona: readDaytonaConfig(env), docker: readDockerOptions(env), e2b: readE2bConfig(env) };
+    const options = {
+      daytona: readDaytonaConfig(env),
+      docker: readDockerOptions(env),
+      e2b: readE2bConfig(env),
+      kubernetes: readKubernetesConfig(env),
+    };
     const rootDir = path.join(config.home, 'sandboxes');
     return await probeProviders({ rootDir, logger: createLogger('doctor', 'silent'), ...options });
   } catch (error) {
