@@ -29,9 +29,9 @@ function record(name, workflowId) {
 }
 
 /** Runs one turn; `answer` is asked what to send for each event that waits, `onEvent` sees everything. */
-async function session(name, tools, steps, { answer, onEvent } = {}) {
+async function session(name, tools, steps, { answer, onEvent, environmentId = environment.id } = {}) {
   const agent = await beta.agents.create({ name, model: 'scripted', tools });
-  const { id } = await beta.sessions.create({ agent: agent.id, environment_id: environment.id });
+  const { id } = await beta.sessions.create({ agent: agent.id, environment_id: environmentId });
   const stream = await beta.sessions.events.stream(id);
   await send(id, message(steps));
   for await (const event of stream) {
@@ -46,6 +46,18 @@ async function session(name, tools, steps, { answer, onEvent } = {}) {
   }
   record(name, `session/${id}`);
 }
+
+const prepared = await beta.environments.create({
+  name: 'replay prepared',
+  config: { type: 'cloud', setup_script: 'echo made' },
+});
+const READS = [
+  { name: 'glob', input: { pattern: '*' } },
+  { name: 'glob', input: { pattern: '*.md' } },
+];
+await session('prepared', TOOLS, [{ tools: READS }, step('bash', { command: 'true' }), { text: 'ok' }], {
+  environmentId: prepared.id,
+});
 
 await session('tools', TOOLS, [
   {

@@ -10,6 +10,7 @@ import { addNote, getSandbox, recordFailure, recordPrepared, recordStep } from '
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { redactTexts } from '../redaction.ts';
 import { STEPS } from './create.ts';
 import { currentCredentials } from './credentials.ts';
 import { cloudEnvironment, hasSetup, setupHash } from './environment.ts';
@@ -114,8 +115,9 @@ async function told({ deps, session, sandbox, lease, signal }: Work, step: Step)
   await tell(deps, session.id, [
     { type: 'session.sandbox_step', dedupeKey: `${key}/begins`, payload: { ...payload, state: 'running' } },
   ]);
-  const end = await runStep(lease, step, signal);
-  const { status, output, durationMs } = end;
+  const ended = await runStep(lease, step, signal);
+  const [output = ''] = await redactTexts(deps, session.id, [ended.output], signal);
+  const { status, durationMs } = ended;
   const exitCode = status.state === 'exited' ? status.exitCode : null;
   const state = exitCode === 0 ? 'done' : exitCode === UNAVAILABLE_EXIT ? 'unavailable' : 'failed';
   await tell(deps, session.id, [
@@ -125,7 +127,7 @@ async function told({ deps, session, sandbox, lease, signal }: Work, step: Step)
       payload: { ...payload, state, exit_code: exitCode, output, duration_ms: durationMs },
     },
   ]);
-  return end;
+  return { ...ended, output };
 }
 
 /** Throws unless the command ended well. */

@@ -4,7 +4,6 @@ import { withTransaction } from '../../db/pool.ts';
 import type { EventDraft } from '../../db/queries/events.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import { lockSession } from '../../db/queries/session-status.ts';
-import { redact } from '../../telemetry/redact.ts';
 import type { ActivityDeps } from '../deps.ts';
 import type { Lease } from './lease.ts';
 import type { ExecState } from './port.ts';
@@ -73,7 +72,7 @@ export async function runStep(lease: Lease, step: Step, signal: AbortSignal): Pr
     const { status } = poll;
     if (status.state !== 'running' && poll.stdout.length === 0 && poll.stderr.length === 0) {
       if (status.state === 'lost' || status.state === 'absent') throw new SandboxDied();
-      return { status, output: readable(tail.text()), durationMs: Date.now() - startedMs };
+      return { status, output: tail.text(), durationMs: Date.now() - startedMs };
     }
     signal.throwIfAborted();
     await soon();
@@ -91,9 +90,4 @@ class Tail {
   text(): string {
     return this.bytes.toString('utf8').replaceAll('\0', '\uFFFD');
   }
-}
-
-/** What a step printed goes into the log: without what looks like a secret. */
-function readable(output: string): string {
-  return redact(output);
 }
