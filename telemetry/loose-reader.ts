@@ -15,6 +15,7 @@ const SIMPLE: Readonly<Record<string, number>> = {
   '/': 0x2f,
   "'": 0x27,
 };
+const SIMPLE_BYTES = Uint8Array.from({ length: 256 }, (_, byte) => SIMPLE[String.fromCharCode(byte)] ?? 0);
 /** Longer runs are not followed: each is a step of nesting. */
 const MAX_PENDING = 64;
 
@@ -40,6 +41,11 @@ export class LooseReader {
   /** Where the source of an unfinished escape begins; undefined: there is none. */
   get pendingStart(): number | undefined {
     return this.#pending.length === 0 ? undefined : this.#pendingStart;
+  }
+
+  /** True when a byte that is no escape and no line break would go through as it is. */
+  get isIdle(): boolean {
+    return this.#pending.length === 0 && this.#lineFeeds === 0 && this.#high === 0;
   }
 
   push(byte: number, position: number): void {
@@ -73,6 +79,13 @@ export class LooseReader {
 
   #extend(byte: number, position: number): void {
     const pending = this.#pending;
+    // Most escapes are these.
+    const simple = pending.length === 1 && pending[0] === BACKSLASH ? (SIMPLE_BYTES[byte] ?? 0) : 0;
+    if (simple !== 0) {
+      this.#pending = [];
+      this.#decoded(simple);
+      return;
+    }
     pending.push(byte);
     const verdict = pending[0] === PERCENT ? percent(pending) : escape(pending);
     if (verdict === 'more' && pending.length < MAX_PENDING) return;

@@ -72,6 +72,9 @@ interface Range {
   form: Form;
 }
 
+/** 1 for bytes that mean something else to the loose reading. */
+const ESCAPES = Uint8Array.from({ length: 256 }, (_, byte) => ('%\\\r\n'.includes(String.fromCharCode(byte)) ? 1 : 0));
+
 /** Bytes that may be held back while a value could still be going on; then they are given as they are. */
 const MAX_HELD_BYTES = 64 * 1024;
 
@@ -108,10 +111,7 @@ export class ValueScanner {
   feed(chunk: Uint8Array): Buffer {
     const start = this.#read;
     this.#scanRaw(chunk, start);
-    for (let index = 0; index < chunk.length; index += 1) {
-      this.#read = start + index + 1;
-      this.#reader.push(chunk[index] ?? 0, start + index);
-    }
+    this.#scanLoose(chunk, start);
     this.#read = start + chunk.length;
     this.#held = this.#held.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.#held, chunk]);
     return this.#release(this.#openFrom(), false);
@@ -128,7 +128,9 @@ export class ValueScanner {
     let state = this.#rawState;
     for (let index = 0; index < chunk.length; index += 1) {
       state = next[state * width + (classOf[chunk[index] ?? 0] ?? 0)] ?? 0;
-      const form = forms[found[state] ?? -1];
+      const which = found[state] ?? -1;
+      if (which < 0) continue;
+      const form = forms[which];
       if (form === undefined) continue;
       const end = start + index + 1;
       this.#ranges.push({ start: end - form.pattern.length, end, form });
@@ -136,15 +138,51 @@ export class ValueScanner {
     this.#rawState = state;
   }
 
-  #looseByte(byte: number, start: number): void {
+  /** Bytes that are no escape go straight to the automaton: there are many of them. */
+  #scanLoose(chunk: Uint8Array, start: number): void {
+    const { next, classOf, width, found } = this.#matcher.loose.automaton;
+    const starts = this.#starts;
+    const mask = this.#startsMask;
+    let state = this.#looseState;
+    let count = this.#looseCount;
+    let isIdle = this.#reader.isIdle;
+    for (let index = 0; index < chunk.length; index += 1) {
+      const byte = chunk[index] ?? 0;
+      if (isIdle && ESCAPES[byte] === 0) {
+        starts[count & mask] = start + index;
+        count += 1;
+        state = next[state * width + (classOf[byte] ?? 0)] ?? 0;
+        if ((found[state] ?? -1) < 0) continue;
+        this.#looseCount = count;
+        this.#read = start + index + 1;
+        this.#foundLoosely(state);
+        continue;
+      }
+      this.#looseState = state;
+      this.#looseCount = count;
+      this.#read = start + index + 1;
+      this.#reader.push(byte, start + index);
+      state = this.#looseState;
+      count = this.#looseCount;
+      isIdle = this.#reader.isIdle;
+    }
+    this.#looseState = state;
+    this.#looseCount = count;
+  }
+
+  #foundLoosely(state: number): void {
     const { automaton, forms } = this.#matcher.loose;
-    const { next, classOf, width, found } = automaton;
+    const which = automaton.found[state] ?? -1;
+    const form = which < 0 ? undefined : forms[which];
+    if (form !== undefined) this.#ranges.push({ start: this.#startOf(form.pattern.length), end: this.#read, form });
+  }
+
+  #looseByte(byte: number, start: number): void {
+    const { next, classOf, width } = this.#matcher.loose.automaton;
     this.#starts[this.#looseCount & this.#startsMask] = start;
     this.#looseCount += 1;
     this.#looseState = next[this.#looseState * width + (classOf[byte] ?? 0)] ?? 0;
-    const form = forms[found[this.#looseState] ?? -1];
-    if (form === undefined) return;
-    this.#ranges.push({ start: this.#startOf(form.pattern.length), end: this.#read, form });
+    this.#foundLoosely(this.#looseState);
   }
 
   /** Where the source of the last `depth` bytes of the loose reading begins. */

@@ -53,9 +53,10 @@ export function swapBody(
       let from = 0;
       for (let at = held.length; at < text.length; at += 1) {
         state = next[state * width + (classOf[text[at] ?? 0] ?? 0)] ?? 0;
-        const entry = placeholders[found[state] ?? -1];
+        const which = found[state] ?? -1;
+        const entry = which < 0 ? undefined : placeholders[which];
         if (entry === undefined) continue;
-        const value = values[found[state] ?? -1];
+        const value = values[which];
         if (value === undefined) return done(onMisuse(entry.credential));
         parts.push(text.subarray(from, at + 1 - entry.credential.placeholder.length), value);
         from = at + 1;

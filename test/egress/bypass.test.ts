@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -23,6 +23,7 @@ const look = (text: string): string =>
   `grep -las -- '${text}' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/maps 2>/dev/null; grep -rlas -- '${text}' /workspace /tmp /etc /home /mnt 2>/dev/null; true`;
 
 describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
+  let folder: string;
   let policies: PolicyBed;
   let bed: EgressBed;
   let sandbox: EgressSandbox;
@@ -38,7 +39,9 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
 
   beforeAll(async () => {
     policies = await policyBed();
-    const secretsFile = path.join(os.tmpdir(), `longhaul-values-${randomBytes(6).toString('hex')}`);
+    folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-values-'));
+    chmodSync(folder, 0o755);
+    const secretsFile = path.join(folder, 'values.json');
     bed = await EgressBed.start({
       mode,
       rules: { hosts: {}, addresses: [] },
@@ -79,6 +82,7 @@ describe.each(SANDBOX_MODES)('ways around the broker, $name', (mode) => {
     host?.close();
     await bed?.close();
     await policies?.close();
+    rmSync(folder, { recursive: true, force: true });
   }, 180_000);
 
   const hostPort = (): number => (host.address() as AddressInfo).port;
