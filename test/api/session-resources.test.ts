@@ -28,6 +28,13 @@ describe('repositories of a session, through the official SDK', { timeout: 120_0
     await api.close();
   });
 
+  const refused = async (resources: object[], field: string): Promise<void> => {
+    const body = { agent: agentId, environment_id: environmentId, resources };
+    const answer = await api.post('/v1/sessions', body).expect(400);
+    expect(answer.body.error.message).toContain(field);
+    expect(JSON.stringify(answer.body)).not.toContain(TOKEN);
+  };
+
   it('are shown without their token, opened to the network path by path, and end with the session', async () => {
     const session = await client.beta.sessions.create({
       agent: agentId,
@@ -83,12 +90,6 @@ describe('repositories of a session, through the official SDK', { timeout: 120_0
   });
 
   it('refuses what is not supported, and names the field', async () => {
-    const refused = async (resources: object[], field: string): Promise<void> => {
-      const body = { agent: agentId, environment_id: environmentId, resources };
-      const answer = await api.post('/v1/sessions', body).expect(400);
-      expect(answer.body.error.message).toContain(field);
-      expect(JSON.stringify(answer.body)).not.toContain(TOKEN);
-    };
     await refused([{ type: 'file', file_id: 'file_1' }], 'resources[0].type');
     await refused([{ type: 'memory_store', memory_store_id: 'm' }], 'resources[0].type');
     const url = 'https://github.com/acme/shop';
