@@ -69,7 +69,7 @@ export class Broker implements ControlTarget {
     this.#options = options;
     const { config, logger } = options;
     this.#authority = ensureAuthority(config.folder);
-    this.trustBundleFile = writeTrustBundle(config.folder, this.#authority.certificate);
+    this.trustBundleFile = writeTrustBundle(config.trustBundleFile, this.#authority.certificate);
     const more = config.upstreamCaFile === null ? [] : [readFileSync(config.upstreamCaFile, 'utf8')];
     this.#dialler = new Dialler({
       resolver: new Resolver(config.hostsFile),

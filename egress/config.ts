@@ -37,8 +37,10 @@ export interface EgressConfig {
   host: string;
   port: number;
   token: string;
-  /** The certificate authority and the trust bundle. */
+  /** Of the certificate authority, whose key nobody else may read. */
   folder: string;
+  /** What sandboxes trust, for the worker to read. */
+  trustBundleFile: string;
   logLevel: string;
   /** Static names, like hosts(5); read again when it changes. Addresses are checked all the same. */
   hostsFile: string | null;
@@ -73,12 +75,14 @@ export function readEgressConfig(env: Environment): EgressConfig {
   if (!LOOPBACK_HOSTS.has(host) && env['LONGHAUL_ALLOW_PUBLIC'] !== '1') {
     throw new LonghaulError('insecure_bind', `refusing to bind ${host}: others could reach the broker's control`);
   }
+  const folder = path.join(path.resolve(text(env, 'LONGHAUL_HOME') ?? '.longhaul'), 'egress');
   return {
     databaseUrl,
     host,
     port: wholeNumber(env, 'LONGHAUL_EGRESS_PORT', 4880),
     token: readToken(env),
-    folder: path.join(path.resolve(text(env, 'LONGHAUL_HOME') ?? '.longhaul'), 'egress'),
+    folder,
+    trustBundleFile: path.resolve(text(env, 'LONGHAUL_EGRESS_TRUST_BUNDLE') ?? path.join(folder, 'trust-bundle.pem')),
     logLevel: text(env, 'LONGHAUL_LOG_LEVEL') ?? 'info',
     hostsFile: text(env, 'LONGHAUL_EGRESS_HOSTS'),
     upstreamCaFile: text(env, 'LONGHAUL_EGRESS_UPSTREAM_CA_FILE'),

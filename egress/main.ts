@@ -64,4 +64,8 @@ async function main(): Promise<void> {
   process.on('SIGINT', (signal) => void stop(signal));
 }
 
-await main();
+main().catch((error: unknown) => {
+  // A broker that does not serve must not stay: whoever supervises it would wait for nothing.
+  createLogger('egress').fatal({ err: error }, 'egress broker did not start');
+  process.exit(1);
+});

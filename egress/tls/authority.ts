@@ -77,10 +77,10 @@ export function systemAuthorities(): string {
  * What programs in sandboxes trust: the machine's authorities and ours. It is bound into them as a file, so it is
  * replaced only when it would change.
  */
-export function writeTrustBundle(folder: string, certificate: string): string {
-  const file = path.join(folder, 'trust-bundle.pem');
+export function writeTrustBundle(file: string, certificate: string): string {
   const content = `${systemAuthorities().trimEnd()}\n\n# Longhaul egress broker\n${certificate}`;
   if (existsSync(file) && readFileSync(file, 'utf8') === content) return file;
+  mkdirSync(path.dirname(file), { recursive: true });
   const temporary = `${file}.${process.pid}.tmp`;
   writeFileSync(temporary, content, { mode: 0o644 });
   chmodSync(temporary, 0o644);

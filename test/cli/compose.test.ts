@@ -14,7 +14,11 @@ interface Service {
   entrypoint?: string[];
   command?: string[];
   environment?: Record<string, string>;
-  networks?: string[];
+  networks?: string[] | Record<string, { aliases?: string[] } | null>;
+  pid?: string;
+  user?: string;
+  cap_add?: string[];
+  cap_drop?: string[];
 }
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -25,6 +29,12 @@ const compose = parse(read('docker-compose.yml'), { merge: true }) as {
   networks: Record<string, { internal?: boolean } | null>;
 };
 const services = Object.entries(compose.services);
+const networksOf = ({ networks = [] }: Service): string[] =>
+  Array.isArray(networks) ? networks : Object.keys(networks);
+const named = (name: string): Service => compose.services[name] as Service;
+const having = (variable: string): string[] =>
+  services.filter(([, { environment }]) => variable in (environment ?? {})).map(([name]) => name);
+const volumesOf = (each: Service): string[] => (each.volumes ?? []).map((volume) => volume.split(':')[0] ?? '');
 const oneShots = new Set(['temporal-schema', 'temporal-namespace', 'prepare']);
 
 describe('docker-compose.yml', () => {
@@ -84,7 +94,7 @@ describe('docker-compose.yml', () => {
     expect(compose.services['temporal']?.environment?.['NUM_HISTORY_SHARDS']).toContain('512');
     for (const [name, service] of services) {
       for (const [variable, value] of Object.entries(service.environment ?? {})) {
-        if (/PASSWORD|PWD|_KEY$/.test(variable)) expect(value, `${name}.${variable}`).toMatch(/^\$\{/);
+        if (/PASSWORD|PWD|_KEY$|_TOKEN$/.test(variable)) expect(value, `${name}.${variable}`).toMatch(/^\$\{/);
       }
     }
     const example = read('deploy/compose/example.env');
@@ -99,17 +109,55 @@ describe('docker-compose.yml', () => {
     );
     expect(withKeys.map(([name]) => name)).toEqual(['gateway']);
     for (const name of ['postgres', 'temporal']) {
-      for (const network of compose.services[name]?.networks ?? []) {
+      for (const network of networksOf(named(name))) {
         expect(compose.networks[network]?.internal, `${name} on ${network}`).toBe(true);
       }
     }
+  });
+
+  it('gives the master key to api and broker only, the broker’s token to those who ask it', () => {
+    expect(having('LONGHAUL_VAULT_KEY').toSorted()).toEqual(['api', 'egress']);
+    expect(having('LONGHAUL_EGRESS_TOKEN').toSorted()).toEqual(['api', 'egress', 'worker']);
+    expect(having('LONGHAUL_EGRESS_URL').toSorted()).toEqual(['api', 'worker']);
+  });
+
+  it('lets api and worker reach the broker’s control, nobody else', () => {
+    const onControl = services.filter(([, each]) => networksOf(each).includes('control')).map(([name]) => name);
+    expect(onControl.toSorted()).toEqual(['api', 'egress', 'worker']);
+    expect(compose.networks['control']?.internal).toBe(true);
+    const { environment = {}, networks = {} } = named('egress');
+    // It listens at a name that means its address in that network alone.
+    const aliases = Object.entries(networks).flatMap(([name, each]) =>
+      (each as { aliases?: string[] } | null)?.aliases?.includes(environment['LONGHAUL_EGRESS_HOST'] ?? '') === true
+        ? [name]
+        : [],
+    );
+    expect(aliases).toEqual(['control']);
+    const url = `http://${environment['LONGHAUL_EGRESS_HOST']}:${environment['LONGHAUL_EGRESS_PORT']}`;
+    for (const name of ['api', 'worker']) expect(named(name).environment?.['LONGHAUL_EGRESS_URL']).toBe(url);
+    expect(named('api').environment?.['LONGHAUL_PORTS_URL']).toBe(environment['LONGHAUL_PORTS_URL']);
+  });
+
+  it('lets the broker join what the worker made, with no more than that takes, and share the trust bundle only', () => {
+    const [egress, worker] = [named('egress'), named('worker')];
+    expect(egress.pid).toBe('service:processes');
+    expect(worker.pid).toBe(egress.pid);
+    expect([egress.cap_drop, egress.cap_add]).toEqual([['ALL'], ['SYS_ADMIN', 'SYS_PTRACE']]);
+    expect([worker.cap_drop, worker.cap_add]).toEqual([['ALL'], undefined]);
+    // Another user than the worker's, which could otherwise read its memory and its key.
+    expect([egress.user, worker.user]).toEqual(['0:0', undefined]);
+    expect(volumesOf(egress).filter((volume) => volumesOf(worker).includes(volume))).toEqual(['longhaul-trust']);
+    expect(worker.volumes).toContain('longhaul-trust:/var/lib/longhaul-trust:ro');
+    const file = egress.environment?.['LONGHAUL_EGRESS_TRUST_BUNDLE'];
+    expect(file).toMatch(/^\/var\/lib\/longhaul-trust\//);
+    expect(worker.environment?.['LONGHAUL_EGRESS_TRUST_BUNDLE']).toBe(file);
   });
 
   it('starts entry points that are compiled', () => {
     const commands = services.flatMap(([, service]) => service.command ?? []).join(' ');
     const entries = commands.match(/dist\/[a-z/]+\.js/g) ?? [];
     expect(entries).toEqual(
-      expect.arrayContaining(['dist/api/main.js', 'dist/worker/main.js', 'dist/gateway/main.js']),
+      expect.arrayContaining(['api', 'worker', 'gateway', 'egress'].map((role) => `dist/${role}/main.js`)),
     );
     for (const entry of entries) {
       const source = entry.replace(/^dist\//, '').replace(/\.js$/, '.ts');

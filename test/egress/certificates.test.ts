@@ -72,14 +72,14 @@ describe('certificates', () => {
   it('the trust bundle has the system and us, and stays the same file while nothing changes', () => {
     const home = path.join(folder, 'bundle');
     const { certificate } = ensureAuthority(home);
-    const file = writeTrustBundle(home, certificate);
+    const file = writeTrustBundle(path.join(home, 'trust-bundle.pem'), certificate);
     const before = statSync(file);
     expect(before.mode & 0o777).toBe(0o644);
     const text = readFileSync(file, 'utf8');
     expect(text.trimEnd().endsWith(certificate.trimEnd())).toBe(true);
     expect(text.match(/BEGIN CERTIFICATE/g)?.length).toBeGreaterThan(20);
     expect(text).not.toContain('PRIVATE');
-    expect(statSync(writeTrustBundle(home, certificate)).ino).toBe(before.ino);
+    expect(statSync(writeTrustBundle(path.join(home, 'trust-bundle.pem'), certificate)).ino).toBe(before.ino);
   });
 
   it('what an authority signs names it as it names itself, byte by byte', () => {
