@@ -56,6 +56,38 @@ export async function withTransaction<T>(pool: Pool, work: (tx: Queryable) => Pr
   }
 }
 
+/** Who holds a connection while it waits for something else than Postgres, and who waits to. */
+interface Long {
+  free: number;
+  waiting: (() => void)[];
+}
+
+const longOf = new WeakMap<Pool, Long>();
+
+/**
+ * Half of a pool is for work that holds a connection over calls elsewhere, first come, first served. Such work asks for more
+ * connections while it holds one; were there none, all of it would wait for itself, and everything else for it.
+ */
+async function withLongTurn<T>(pool: Pool, work: () => Promise<T>): Promise<T> {
+  const long = longOf.get(pool) ?? { free: Math.max(1, Math.floor(pool.options.max / 2)), waiting: [] };
+  longOf.set(pool, long);
+  if (long.free > 0) long.free -= 1;
+  else await new Promise<void>((resolve) => long.waiting.push(resolve));
+  try {
+    return await work();
+  } finally {
+    const next = long.waiting.shift();
+    // Whoever is next takes this place: nobody gets between.
+    if (next === undefined) long.free += 1;
+    else next();
+  }
+}
+
+/** As `withTransaction`, for work that waits for more than Postgres while it holds a lock; its callers wait their turn. */
+export function withLongTransaction<T>(pool: Pool, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  return withLongTurn(pool, () => withTransaction(pool, work));
+}
+
 interface Held {
   /** Each statement commits by itself. */
   db: Queryable;
@@ -67,6 +99,14 @@ interface Held {
  * connection all of it runs on, so that it is free when the process dies.
  */
 export async function withAdvisoryLock<T>(
+  pool: Pool,
+  lock: { space: number; name: string },
+  work: (held: Held) => Promise<T>,
+): Promise<T> {
+  return withLongTurn(pool, () => locked(pool, lock, work));
+}
+
+async function locked<T>(
   pool: Pool,
   lock: { space: number; name: string },
   work: (held: Held) => Promise<T>,

@@ -42,14 +42,16 @@ export async function collectOrTell(
   session: { id: string; teamId: string; isOver?: boolean },
   signal: AbortSignal,
 ): Promise<void> {
+  const limit = AbortSignal.timeout(LIMITS.artifactsMs);
   try {
-    await collectArtifacts(deps, session, signal);
+    await collectArtifacts(deps, session, AbortSignal.any([signal, limit]));
   } catch (error) {
     const isSandbox = error instanceof LonghaulError && error.code.startsWith('sandbox_');
-    const isTimeout = error instanceof Error && error.name === 'TimeoutError';
+    // Whatever a call says that was broken off.
+    const isTimeout = limit.aborted;
     if (signal.aborted || !(isSandbox || isTimeout)) throw error;
     deps.logger.warn({ sessionId: session.id, err: error }, 'outputs were not taken');
-    const reason = isTimeout ? `not within ${LIMITS.artifactsMs} ms` : error.message;
+    const reason = isTimeout || !isSandbox ? `not within ${LIMITS.artifactsMs} ms` : error.message;
     if (session.isOver !== true) await tellSkipped(deps, session.id, [{ path: '', reason: reason.slice(0, 300) }]);
   }
 }
@@ -78,15 +80,14 @@ async function collectArtifacts(
   const provider = deps.sandboxProvider(sandbox.provider);
   const isOver = session.isOver === true;
   const place: Place = { sessionId: session.id, teamId: session.teamId, provider, ref: sandbox.ref, isOver };
-  const bounded = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.artifactsMs)]);
   const known = new Map((await listArtifacts(deps.pool, session.id)).map((artifact) => [artifact.path, artifact]));
-  const { outputs, skipped } = await findOutputs(provider, sandbox.ref, bounded);
+  const { outputs, skipped } = await findOutputs(provider, sandbox.ref, signal);
   const fresh = outputs.filter((output) => known.get(output.path)?.versionMark !== output.mark);
   let totalBytes = [...known.values()].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   for (const output of fresh) {
     totalBytes += output.sizeBytes - (known.get(output.path)?.sizeBytes ?? 0);
     const refusal = refusalOf(output, totalBytes);
-    if (refusal === undefined) await takeOne(deps, place, output, skipped, bounded);
+    if (refusal === undefined) await takeOne(deps, place, output, skipped, signal);
     else skipped.push({ path: output.path, reason: refusal });
   }
   if (!isOver) await tellSkipped(deps, session.id, skipped);

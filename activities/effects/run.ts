@@ -19,6 +19,7 @@ import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-i
 import { redactContent } from '../redaction.ts';
 import type { Lease } from '../sandbox/lease.ts';
 import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
+import { whileRenewed } from '../sandbox/renew.ts';
 import { bash } from './bash.ts';
 import { failUnstarted, finishEffect, loseEffect, outcomeOf } from './close.ts';
 import { edit, read, write } from './files.ts';
@@ -139,7 +140,7 @@ function timeLimit(effect: EffectRow, plannedMs: number): number {
 /** Runs the tool. Cancellation by the workflow kills the command; a worker going down leaves it running. */
 async function attempt(deps: ActivityDeps, effect: EffectRow, context: ToolContext): Promise<ToolOutcome> {
   try {
-    return await dispatch(deps, effect, context);
+    return await whileRenewed(deps, context.lease, () => dispatch(deps, effect, context));
   } catch (error) {
     if (context.signal.aborted) {
       if (!cancelledByWorkflow(Context.current())) throw error;

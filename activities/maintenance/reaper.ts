@@ -10,7 +10,7 @@ import {
 } from '../../db/queries/sandbox-reaping.ts';
 import type { IdleAct, SandboxRow } from '../../db/queries/sandboxes.ts';
 import { loadSessionForTurn } from '../../db/queries/session-status.ts';
-import { forgetSnapshot, listDue, listExpiredLeases, updateSandbox } from '../../db/queries/sandboxes.ts';
+import { forgetSnapshot, listDue, listExpiredLeases } from '../../db/queries/sandboxes.ts';
 import type { MaintenanceActivities } from '../../workflows/activity-types.ts';
 import { collectOrTell } from '../artifacts/collect.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -22,6 +22,8 @@ import { releaseSandbox } from '../sandbox/release.ts';
 const BATCH = 200;
 /** A sandbox or snapshot whose row is about to be written must not be taken for a stray. */
 const STRAY_AGE_MS = 5 * 60_000;
+/** One kind of idle work begins nothing new after this long: the others have their turn, and the next sweep goes on. */
+const ACT_MS = 4 * 60_000;
 
 type Reaped = Awaited<ReturnType<MaintenanceActivities['reapSandboxes']>>;
 
@@ -29,16 +31,7 @@ type Reaped = Awaited<ReturnType<MaintenanceActivities['reapSandboxes']>>;
 export async function reapSandboxes(deps: ActivityDeps, signal: AbortSignal): Promise<Reaped> {
   const doomed = await listDoomedSandboxes(deps.pool, BATCH);
   const destroyed = await countDone(deps, doomed, (row) => releaseSandbox(deps, row, signal));
-  const idle = async (act: IdleAct): Promise<number> =>
-    countDone(deps, await listDue(deps.pool, act, BATCH), async (row) => {
-      if (act !== 'snapshot') await keepOutputs(deps, row, signal);
-      return actWhenIdle(deps, row, act, signal);
-    });
-  await idle('snapshot');
-  const released = await idle('destroy');
-  const expired = await listExpiredLeases(deps.pool, BATCH);
-  const paused =
-    (await idle('pause')) + (await countDone(deps, expired, (row) => actWhenIdle(deps, row, 'expired', signal)));
+  // What is lost comes before what is idle: that can take long.
   let strays = 0;
   for (const provider of deps.sandboxProviders()) strays += await sweepProvider(deps, provider, signal);
   if (deps.egress !== null) {
@@ -46,6 +39,19 @@ export async function reapSandboxes(deps: ActivityDeps, signal: AbortSignal): Pr
     await countDone(deps, open, ({ id }) => closeEgress(deps, id, signal));
   }
   await deleteLeftSnapshots(deps, signal);
+  const idle = async (act: IdleAct): Promise<number> => {
+    const untilMs = Date.now() + ACT_MS;
+    return countDone(deps, await listDue(deps.pool, act, BATCH), async (row) => {
+      if (Date.now() > untilMs) return false;
+      if (act !== 'snapshot') await keepOutputs(deps, row, signal);
+      return actWhenIdle(deps, row, act, signal);
+    });
+  };
+  await idle('snapshot');
+  const released = await idle('destroy');
+  const expired = await listExpiredLeases(deps.pool, BATCH);
+  const paused =
+    (await idle('pause')) + (await countDone(deps, expired, (row) => actWhenIdle(deps, row, 'expired', signal)));
   return { destroyed: destroyed + released, paused, strays };
 }
 
@@ -111,19 +117,13 @@ async function sweepOne(
   const row =
     known.find(({ refId }) => refId === info.ref.id) ?? known.find(({ id, refId }) => id === own && refId === null);
   if (row !== undefined && row.state !== 'destroyed') {
-    if (row.state === 'paused' && info.state === 'running') await sleepAgain(deps, row, signal);
+    if (row.state === 'paused' && info.state === 'running') await actWhenIdle(deps, row, 'awake', signal);
     return false;
   }
   // With a row that ended there is nobody left to claim it; without one, somebody may be about to write it.
   if (row === undefined && info.createdAtMs > Date.now() - STRAY_AGE_MS) return false;
   await provider.destroy(info.ref, signal);
   return true;
-}
-
-/** Somebody was killed between the row and the provider. */
-async function sleepAgain(deps: ActivityDeps, row: KnownSandbox, signal: AbortSignal): Promise<void> {
-  await updateSandbox(deps.pool, row.id, 'running', 0);
-  await actWhenIdle(deps, row, 'expired', signal);
 }
 
 async function sweepSnapshots(deps: ActivityDeps, provider: SandboxProvider, signal: AbortSignal): Promise<number> {

@@ -1,3 +1,4 @@
+import { LonghaulError } from '../../contracts/error-codes.ts';
 import { newId } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { withTransaction } from '../../db/pool.ts';
@@ -29,8 +30,10 @@ export async function sandboxRow(
   const known = await currentSandbox(deps.pool, session.id);
   if (known !== undefined) return { kind: 'sandbox', sandbox: known };
   return withTransaction(deps.pool, async (tx) => {
-    await lockSession(tx, session.id);
+    // In this order: whoever pauses or destroys holds the one and asks for the other.
     await lockSandboxOf(tx, session.id);
+    const status = await lockSession(tx, session.id);
+    if (status === 'terminated') throw new LonghaulError('session_terminated', 'the session is terminated');
     const other = await currentSandbox(tx, session.id);
     if (other !== undefined) return { kind: 'sandbox', sandbox: other };
     const past = await readSandboxPast(tx, session.id);

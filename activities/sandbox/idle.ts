@@ -1,4 +1,5 @@
-import { withTransaction } from '../../db/pool.ts';
+import type { Queryable } from '../../db/pool.ts';
+import { withLongTransaction, withTransaction } from '../../db/pool.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import type { IdleAct, SandboxRow } from '../../db/queries/sandboxes.ts';
 import {
@@ -18,12 +19,15 @@ import { forgetLease } from './lease.ts';
 import { releaseSandbox } from './release.ts';
 
 /** Whoever wants to wake it waits meanwhile. Saving copies files; the rest is short. */
-const ACT_MS = { pause: 25_000, expired: 25_000, snapshot: 90_000, destroy: 100_000 } as const;
+const ACT_MS = { pause: 25_000, expired: 25_000, awake: 25_000, snapshot: 90_000, destroy: 100_000 } as const;
 /** Postgres ends transactions that are idle for longer. */
 const KEEP_LOCK_MS = 10_000;
 
-/** `expired`: nobody has renewed its lease, whatever its session does. */
-type Reason = IdleAct | 'expired';
+/**
+ * `expired`: nobody has renewed its lease, whatever its session does. `awake`: it runs, and its row says that it sleeps;
+ * somebody was killed between the two.
+ */
+type Reason = IdleAct | 'expired' | 'awake';
 
 /**
  * Does what the idle policy of an environment asks for, if it still does. Neither a wake-up nor the start of an effect gets
@@ -36,14 +40,17 @@ export async function actWhenIdle(
   reason: Reason,
   given: AbortSignal,
 ): Promise<boolean> {
-  return withTransaction(deps.pool, async (lock) => {
+  return withLongTransaction(deps.pool, async (lock) => {
     await lockSandboxOf(lock, sessionId);
     const row = await claim(deps, { id, sessionId }, reason);
     if (row === undefined) return false;
     forgetLease(deps, sessionId);
     const session = await loadSessionForTurn(deps.pool, sessionId);
-    const signal = AbortSignal.any([given, AbortSignal.timeout(ACT_MS[reason])]);
-    const keeping = setInterval(() => void lock.query('SELECT 1').catch(() => undefined), KEEP_LOCK_MS);
+    const lost = new AbortController();
+    const signal = AbortSignal.any([given, lost.signal, AbortSignal.timeout(ACT_MS[reason])]);
+    // Without the lock somebody may wake it: then this must stop.
+    const keep = (): Promise<unknown> => lock.query('SELECT 1').catch((error: unknown) => lost.abort(error));
+    const keeping = setInterval(() => void keep(), KEEP_LOCK_MS);
     try {
       await act(deps, session, row, reason, signal);
     } catch (error) {
@@ -65,14 +72,17 @@ async function claim(
 ): Promise<SandboxRow | undefined> {
   return withTransaction(deps.pool, async (tx) => {
     await lockSession(tx, sessionId);
-    const due = reason === 'expired' ? await expired(tx, id) : await findDue(tx, reason, id);
+    const due = await dueFor(tx, id, reason);
     if (due !== undefined) await updateSandbox(tx, id, 'paused', 0);
     return due;
   });
 }
 
-async function expired(tx: Parameters<typeof hasExpired>[0], id: string): Promise<SandboxRow | undefined> {
-  return (await hasExpired(tx, id)) ? getSandbox(tx, id) : undefined;
+async function dueFor(tx: Queryable, id: string, reason: Reason): Promise<SandboxRow | undefined> {
+  if (reason === 'expired') return (await hasExpired(tx, id)) ? getSandbox(tx, id) : undefined;
+  if (reason !== 'awake') return findDue(tx, reason, id);
+  const row = await getSandbox(tx, id);
+  return row?.state === 'paused' ? row : undefined;
 }
 
 async function restore(deps: ActivityDeps, row: SandboxRow): Promise<void> {
@@ -89,6 +99,7 @@ async function act(
   switch (reason) {
     case 'pause':
     case 'expired':
+    case 'awake':
       return pause(deps, session, row, signal);
     case 'snapshot':
       return save(deps, row, signal);

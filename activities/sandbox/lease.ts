@@ -1,8 +1,9 @@
 import type { CloudEnvironment } from '../../contracts/definitions.ts';
+import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
-import { withTransaction } from '../../db/pool.ts';
+import { withLongTransaction } from '../../db/pool.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
-import { lockSandboxOf, recordPrepared, updateSandbox } from '../../db/queries/sandboxes.ts';
+import { lockSandboxOf, recordPrepared, renewSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { createSandbox } from './create.ts';
@@ -37,6 +38,8 @@ interface Held {
 const RENEW_MS = 60_000;
 /** Waking happens under a lock; well inside the time Postgres lets a transaction be idle. */
 const WAKE_MS = 25_000;
+/** Sandboxes in a row that may turn out to be gone in one attempt. */
+const ACQUIRE_TRIES = 3;
 const heldBy = new WeakMap<ActivityDeps, Map<string, Held>>();
 
 /**
@@ -72,7 +75,7 @@ export function forgetLease(deps: ActivityDeps, sessionId: string): void {
 
 async function acquire(deps: ActivityDeps, session: SessionForTurn, signal: AbortSignal): Promise<Leased> {
   const environment = cloudEnvironment(session);
-  for (;;) {
+  for (let tries = 0; tries < ACQUIRE_TRIES; tries += 1) {
     const row = await sandboxRow(deps, session, environment.provider);
     if (row.kind === 'failed') return row;
     const { sandbox } = row;
@@ -83,6 +86,8 @@ async function acquire(deps: ActivityDeps, session: SessionForTurn, signal: Abor
     if (isNew) await recordPrepared(deps.pool, sandbox.id);
     return { kind: 'ready', lease };
   }
+  // The next attempt comes later, and they are counted: a provider that loses what it makes must not be asked for ever.
+  throw new LonghaulError('sandbox_unavailable', `${ACQUIRE_TRIES} sandboxes were gone as soon as they were made`);
 }
 
 /** The sandbox of a row, made if it was not, running, and with its way out; null: it is gone, and its row says so now. */
@@ -116,21 +121,32 @@ async function variables(
   return commandEnvironment(environment, await currentCredentials(deps, session.id), proxyUrl);
 }
 
-/** Makes it run and renews its lease; false when the provider has it no more. Nobody puts it to sleep meanwhile. */
+/** Makes it run and renews its lease; false when the provider has it no more. */
 async function wake(
   deps: ActivityDeps,
   sandbox: SandboxRow,
   { provider, ref }: { provider: SandboxProvider; ref: SandboxRef },
   given: AbortSignal,
 ): Promise<boolean> {
-  return withTransaction(deps.pool, async (tx) => {
+  if (sandbox.state === 'running') {
+    const info = await provider.get(ref, given);
+    if (info === null) return false;
+    if (info.state === 'running') {
+      await provider.extend(ref, LIMITS.sandboxLeaseMs, given);
+      // It runs, unless somebody has begun to put it to sleep meanwhile.
+      if (await renewSandbox(deps.pool, sandbox.id, LIMITS.sandboxLeaseMs)) return true;
+    }
+  }
+  // Nobody puts it to sleep while it is woken.
+  return withLongTransaction(deps.pool, async (tx) => {
+    given.throwIfAborted();
     await lockSandboxOf(tx, sandbox.sessionId);
     const signal = AbortSignal.any([given, AbortSignal.timeout(WAKE_MS)]);
     const info = await provider.get(ref, signal);
     if (info === null) return false;
     if (info.state !== 'running') await provider.resume(ref, signal);
     if (sandbox.ref !== null) await provider.extend(ref, LIMITS.sandboxLeaseMs, signal);
-    await updateSandbox(deps.pool, sandbox.id, 'running', LIMITS.sandboxLeaseMs, ref);
+    await updateSandbox(tx, sandbox.id, 'running', LIMITS.sandboxLeaseMs, ref);
     return true;
   });
 }

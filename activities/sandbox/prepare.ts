@@ -18,7 +18,9 @@ import { sandboxRow } from './generations.ts';
 import type { Lease } from './lease.ts';
 import { forgetLease, runningSandbox } from './lease.ts';
 import { installCommand, UNAVAILABLE_EXIT, wantedPackages } from './packages.ts';
+import { mayHoldPlaceholders } from './placeholders.ts';
 import { releaseSandbox } from './release.ts';
+import { whileRenewed } from './renew.ts';
 import { cloneCommand, credentialFor } from './repositories.ts';
 import type { Step, StepEnd } from './step.ts';
 import { runStep, SandboxDied, StepFailed, tell } from './step.ts';
@@ -54,7 +56,7 @@ export async function prepareSandbox(deps: ActivityDeps, sessionId: string, sign
       }
       const lease = await runningSandbox(deps, session, sandbox, signal);
       if (lease === null) continue;
-      await prepareIn({ deps, session, sandbox, lease, signal });
+      await whileRenewed(deps, lease, () => prepareIn({ deps, session, sandbox, lease, signal }));
       return { state: 'ready' };
     } catch (error) {
       if (signal.aborted) throw error;
@@ -172,7 +174,15 @@ async function saveSetup({ deps, session, sandbox, lease, signal }: Work): Promi
   const environment = cloudEnvironment(session);
   const { provider, ref } = lease;
   if (!hasSetup(environment) || !(await provider.capabilities()).snapshot) return;
-  const hash = setupHash(session, await currentCredentials(deps, session.id));
+  const credentials = await currentCredentials(deps, session.id);
+  if (await mayHoldPlaceholders(lease, sandbox, credentials, signal)) {
+    deps.logger.warn(
+      { sandboxId: sandbox.id },
+      'set-up wrote placeholders of its session to files, so it is not saved',
+    );
+    return;
+  }
+  const hash = setupHash(session, credentials);
   const place = { hash, provider: environment.provider, owner: deps.sandboxOwner };
   try {
     const saved = await provider.snapshot(ref, `environment-${hash}-${sandbox.id}`, signal);

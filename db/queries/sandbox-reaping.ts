@@ -3,11 +3,12 @@ import type { Queryable } from '../pool.ts';
 import { toCamel } from '../rows.ts';
 import type { SandboxRow, StoredSnapshot } from './sandboxes.ts';
 
-/** Sandboxes that must go because their session has ended. */
+/** Sandboxes that must go: their session has ended, or whoever began to make them never came to the end of it. */
 export async function listDoomedSandboxes(db: Queryable, limit: number): Promise<SandboxRow[]> {
   const result = await db.query(
     `SELECT b.* FROM sandboxes b JOIN sessions s ON s.id = b.session_id
-     WHERE b.state <> 'destroyed' AND s.status = 'terminated' ORDER BY b.created_at LIMIT $1`,
+     WHERE b.state <> 'destroyed'
+       AND (s.status = 'terminated' OR (b.state = 'creating' AND b.lease_expires_at < now())) ORDER BY b.created_at LIMIT $1`,
     [limit],
   );
   return result.rows.map((row) => toCamel<SandboxRow>(row as object));

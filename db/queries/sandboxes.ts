@@ -196,6 +196,15 @@ export async function updateSandbox(
   );
 }
 
+/** Renews the lease of one that runs; false: it sleeps, is about to, or is gone. */
+export async function renewSandbox(db: Queryable, id: string, leaseMs: number): Promise<boolean> {
+  const result = await db.query(
+    `UPDATE sandboxes SET lease_expires_at = now() + make_interval(secs => $2 / 1000.0) WHERE id = $1 AND state = 'running'`,
+    [id, leaseMs],
+  );
+  return result.rowCount !== 0;
+}
+
 /** The provider has answered: from here on the sandbox is found by its reference. False: it was given up meanwhile. */
 export async function recordCreated(
   db: Queryable,

@@ -74,12 +74,15 @@ export const records = proxyActivities<
   retry: { initialInterval: 100, backoffCoefficient: 2, maximumInterval: 10_000, maximumAttempts: 20_000 },
 });
 
+/** Taking the outputs has a limit of its own; what follows it must fit too. */
+const WITH_OUTPUTS_MS = LIMITS.artifactsMs + 60_000;
+
 /**
  * The end of a session: rows first, then its sandbox. Idempotent; about four hours of attempts, then the reaper destroys
  * the sandbox and the sweep ends the rows.
  */
 export const closing = proxyActivities<Pick<SessionActivities, 'closeSession'>>({
-  startToCloseTimeout: 60_000,
+  startToCloseTimeout: WITH_OUTPUTS_MS,
   scheduleToCloseTimeout: LIMITS.sessionWallClockMs,
   heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,
   retry: { initialInterval: 500, backoffCoefficient: 2, maximumInterval: 30_000, maximumAttempts: 500 },
@@ -87,7 +90,7 @@ export const closing = proxyActivities<Pick<SessionActivities, 'closeSession'>>(
 
 /** A courtesy that messages wait behind: given up soon, because the reaper pauses a sandbox whose lease ran out. */
 export const housekeeping = proxyActivities<Pick<SessionActivities, 'pauseSandbox'>>({
-  startToCloseTimeout: 60_000,
+  startToCloseTimeout: WITH_OUTPUTS_MS,
   scheduleToCloseTimeout: 300_000,
   heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,
   retry: { initialInterval: 500, backoffCoefficient: 2, maximumInterval: 30_000, maximumAttempts: 5 },
