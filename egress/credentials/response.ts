@@ -1,9 +1,9 @@
-import { Transform } from 'node:stream';
+import { Transform, type TransformCallback } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate, createInflateRaw } from 'node:zlib';
 import type { ValueMatcher } from '../../telemetry/values.ts';
 import { ValueScanner } from '../../telemetry/values.ts';
 import type { HeaderList, ResponseHead } from '../decision.ts';
-import { headerValue, withoutHeader } from './fill.ts';
+import { withoutHeader } from './fill.ts';
 
 /** Encodings that can be read; the broker asks upstream for no other. */
 const READABLE = ['gzip', 'x-gzip', 'br', 'deflate'] as const;
@@ -15,16 +15,18 @@ export function scrubResponse(
   matcher: ValueMatcher,
   method: string,
 ): { headers: HeaderList; body: (() => Transform) | null } {
-  const encoding = (headerValue(head.headers, 'content-encoding') ?? 'identity').trim().toLowerCase();
+  const encodings = head.headers.filter(([name]) => name === 'content-encoding').map(([, value]) => value);
+  // Several lines are one list: a second line must not hide behind the first.
+  const encoding = encodings.join(',').trim().toLowerCase() || 'identity';
   const headers = head.headers.map(([name, value]) => [name, scrubText(matcher, value)] as const);
   if (method === 'HEAD' || head.status === 204 || head.status === 304 || head.status < 200)
     return { headers, body: null };
   // Digests and lengths are those of what came.
   const changed = withoutHeader(headers, 'content-length', 'content-md5', 'digest', 'content-digest', 'repr-digest');
-  if (encoding === 'identity' || encoding === '') return { headers: changed, body: () => scrubBody(matcher) };
+  if (encoding === 'identity') return { headers: changed, body: () => scrubBody(matcher) };
   const known = READABLE.find((name) => name === encoding);
   if (known === undefined) return { headers: changed, body: unreadable };
-  return { headers: withoutHeader(changed, 'content-encoding'), body: () => readAndScrub(known, matcher) };
+  return { headers: withoutHeader(changed, 'content-encoding'), body: () => new ReadAndScrub(known, matcher) };
 }
 
 /** Nobody asked for this encoding, and what cannot be read may hold anything. */
@@ -57,38 +59,47 @@ function scrubBody(matcher: ValueMatcher): Transform {
   });
 }
 
-/** Decompressed on the way: a value in a compressed body cannot be seen. */
-function readAndScrub(encoding: Readable, matcher: ValueMatcher): Transform {
-  const scanner = new ValueScanner(matcher);
-  let reader: ReturnType<typeof createGunzip> | undefined;
-  const out = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      reader ??= readerFor(encoding, chunk, out, scanner);
-      reader.write(chunk, (error) => done(error ?? null));
-    },
-    flush(done) {
-      if (reader === undefined) return done();
-      reader.once('end', () => done(null, scanner.end()));
-      reader.end();
-    },
-    destroy(error, done) {
-      reader?.destroy();
-      done(error);
-    },
-  });
-  return out;
-}
+/** Decompressed on the way: a value in a compressed body cannot be seen. No faster than the reader takes it: some bytes become gigabytes. */
+class ReadAndScrub extends Transform {
+  readonly #encoding: Readable;
+  readonly #scanner: ValueScanner;
+  #reader: ReturnType<typeof createGunzip> | undefined;
 
-function readerFor(
-  encoding: Readable,
-  first: Buffer,
-  out: Transform,
-  scanner: ValueScanner,
-): ReturnType<typeof createGunzip> {
-  const reader = create(encoding, first);
-  reader.on('data', (data: Buffer) => out.push(scanner.feed(data)));
-  reader.on('error', (error) => out.destroy(error));
-  return reader;
+  constructor(encoding: Readable, matcher: ValueMatcher) {
+    super();
+    this.#encoding = encoding;
+    this.#scanner = new ValueScanner(matcher);
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: TransformCallback): void {
+    this.#reader ??= this.#open(chunk);
+    this.#reader.write(chunk, (error) => done(error ?? null));
+  }
+
+  override _flush(done: TransformCallback): void {
+    if (this.#reader === undefined) return done();
+    this.#reader.once('end', () => done(null, this.#scanner.end()));
+    this.#reader.end();
+  }
+
+  override _read(size: number): void {
+    super._read(size);
+    this.#reader?.resume();
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#reader?.destroy();
+    done(error);
+  }
+
+  #open(first: Buffer): ReturnType<typeof createGunzip> {
+    const reader = create(this.#encoding, first);
+    reader.on('data', (data: Buffer) => {
+      if (!this.push(this.#scanner.feed(data))) reader.pause();
+    });
+    reader.on('error', (error) => this.destroy(error));
+    return reader;
+  }
 }
 
 function create(encoding: Readable, first: Buffer): ReturnType<typeof createGunzip> {

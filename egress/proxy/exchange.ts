@@ -82,7 +82,9 @@ export class Exchange implements Flow {
       this.#outbound = outbound;
       if (this.#gone.signal.aborted) outbound.cut();
       outbound.onContinue(() => this.#inbound.sendContinue());
-      outbound.onInformation((status, headers) => this.#inbound.sendInformation(status, headers));
+      outbound.onInformation((status, headers) => {
+        this.#inbound.sendInformation(status, allowed.response?.({ status, headers }).headers ?? headers);
+      });
       if (framing.type === 'none') outbound.body.end();
       else void this.#sendBody(outbound, body, transform);
       try {
@@ -152,19 +154,14 @@ export class Exchange implements Flow {
     this.#status = answer.status;
     const length = Number(valueOf(answer.headers, 'content-length') ?? 0);
     const isBodiless = method === 'HEAD' || answer.status === 204 || answer.status === 304;
-    if (!isBodiless && length > allowed.limits.responseBodyBytes) {
-      throw new EgressFailure(
-        502,
-        'response_too_large',
-        `the answer has more than ${allowed.limits.responseBodyBytes} bytes`,
-      );
-    }
+    if (!isBodiless && length > allowed.limits.responseBodyBytes) throw responseTooLarge(allowed);
     const changed = allowed.response?.({ status: answer.status, headers: answer.headers });
     const transform = isBodiless ? null : (changed?.body?.() ?? null);
     const headers = changed?.headers ?? answer.headers;
     const sink = this.#inbound.answer(
       answer.status,
-      answer.statusMessage,
+      // Free text of the upstream, which nobody needs: it could hold a value like any header.
+      changed === undefined ? answer.statusMessage : '',
       transform === null ? headers : without(headers, 'content-length'),
       isBodiless,
     );
@@ -180,13 +177,19 @@ export class Exchange implements Flow {
     const count = (chunk: Buffer): void => this.#countIn(chunk, allowed);
     if (transform === null) await pump(answer.body, sink, count);
     else {
-      const passing = pump(transform, sink, () => undefined);
-      passing.catch(() => undefined);
+      // A small body may be written as an endless one: what comes out is bounded like what came in.
+      let givenBytes = 0;
+      const passing = pump(transform, sink, (chunk) => {
+        givenBytes += chunk.length;
+        if (givenBytes > allowed.limits.responseBodyBytes) throw responseTooLarge(allowed);
+      });
+      passing.catch((error: Error) => transform.destroy(error));
       await pump(answer.body, transform, count);
       await finished(transform);
       await passing;
     }
-    this.#inbound.sendTrailers(endToEndTrailers(answer.trailers()));
+    const trailers = endToEndTrailers(answer.trailers());
+    this.#inbound.sendTrailers(allowed.response?.({ status: answer.status, headers: trailers }).headers ?? trailers);
     await finished(sink);
   }
 
@@ -200,13 +203,7 @@ export class Exchange implements Flow {
   #countIn(chunk: Buffer, allowed: Allowed): void {
     this.activeAtMs = performance.now();
     this.#bytesIn += chunk.length;
-    if (this.#bytesIn > allowed.limits.responseBodyBytes) {
-      throw new EgressFailure(
-        502,
-        'response_too_large',
-        `the answer has more than ${allowed.limits.responseBodyBytes} bytes`,
-      );
-    }
+    if (this.#bytesIn > allowed.limits.responseBodyBytes) throw responseTooLarge(allowed);
     this.#spend(chunk);
   }
 
@@ -278,6 +275,9 @@ export class Exchange implements Flow {
 }
 
 const isIdempotent = (method: string): boolean => ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'].includes(method);
+
+const responseTooLarge = ({ limits }: Allowed): EgressFailure =>
+  new EgressFailure(502, 'response_too_large', `the answer has more than ${limits.responseBodyBytes} bytes`);
 
 /** Trailers may not say what a head must (RFC 9110, 6.5.1). */
 function endToEndTrailers(trailers: HeaderList): HeaderList {

@@ -69,7 +69,12 @@ export class Http1Inbound implements Inbound {
     // Node writes no others; 103 is the only one in use.
     if (status !== 103 || this.#res.headersSent) return;
     const links = headers.filter(([name]) => name === 'link').map(([, value]) => value);
-    if (links.length > 0) this.#res.writeEarlyHints({ link: links });
+    if (links.length === 0) return;
+    try {
+      this.#res.writeEarlyHints({ link: links });
+    } catch {
+      // A hint that Node finds malformed: nobody depends on it.
+    }
   }
 
   isAnswered(): boolean {

@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { ServerResponse } from 'node:http';
 import type net from 'node:net';
-import type { Duplex } from 'node:stream';
+import type { Duplex, Transform } from 'node:stream';
 import type { Allowed, HeaderList, RequestHead } from '../decision.ts';
 import { formatAuthority } from '../hosts.ts';
 import type { Flow, SandboxEgress } from '../sandbox.ts';
@@ -103,56 +103,65 @@ export class WebSocketExchange implements Flow {
     const change = allowed.response?.({ status: this.#status, headers: endToEnd(pairsOf(response.rawHeaders)) });
     const kept = change?.headers ?? endToEnd(pairsOf(response.rawHeaders));
     if (socket === null) {
-      await this.#decline(response, kept, allowed);
+      await this.#decline(response, kept, change?.body?.() ?? null, allowed);
       return;
     }
     this.#upstream = socket;
     if (answer.head.length > 0) socket.unshift(answer.head);
     this.#socket.write(
-      headOf(this.#status, response.statusMessage ?? '', [
+      headOf(this.#status, this.#reasonOf(response, allowed), [
         ['connection', 'Upgrade'],
         ['upgrade', 'websocket'],
         ...kept,
       ]),
+      'latin1',
     );
     await this.#both(socket, allowed);
   }
 
   async #both(upstream: net.Socket, allowed: Allowed): Promise<void> {
     const { requestBodyBytes, responseBodyBytes } = allowed.limits;
-    const check = (isWithin: boolean, chunk: Buffer): void => {
-      this.activeAtMs = performance.now();
-      if (isWithin && this.#sandbox.countBytes(chunk.length)) return;
-      throw new EgressFailure(413, 'tunnel_too_large', 'the WebSocket has moved all it may move');
-    };
     await Promise.all([
       pump(this.#socket, upstream, (chunk) => {
         this.#bytesOut += chunk.length;
-        check(this.#bytesOut <= requestBodyBytes, chunk);
+        this.#check(this.#bytesOut <= requestBodyBytes, chunk);
       }).then(() => finished(upstream)),
       pump(upstream, this.#socket, (chunk) => {
         this.#bytesIn += chunk.length;
-        check(this.#bytesIn <= responseBodyBytes, chunk);
+        this.#check(this.#bytesIn <= responseBodyBytes, chunk);
       }).then(() => finished(this.#socket)),
     ]);
+  }
+
+  #check(isWithin: boolean, chunk: Buffer): void {
+    this.activeAtMs = performance.now();
+    if (isWithin && this.#sandbox.countBytes(chunk.length)) return;
+    throw new EgressFailure(413, 'tunnel_too_large', 'the WebSocket has moved all it may move');
+  }
+
+  /** Where answers are looked through, the upstream's free text is left out. */
+  #reasonOf(response: IncomingMessage, allowed: Allowed): string {
+    return allowed.response === undefined ? (response.statusMessage ?? '') : '';
   }
 
   /** The upstream would not: its answer is given as it is. */
   async #decline(
     response: IncomingMessage,
-    headers: readonly (readonly [string, string])[],
+    headers: HeaderList,
+    transform: Transform | null,
     allowed: Allowed,
   ): Promise<void> {
     const plain = without(headers, 'content-length');
-    const transform = allowed.response?.({ status: this.#status ?? 502, headers }).body?.() ?? null;
-    this.#socket.write(headOf(this.#status ?? 502, response.statusMessage ?? '', [...plain, ['connection', 'close']]));
+    const reason = this.#reasonOf(response, allowed);
+    this.#socket.write(headOf(this.#status ?? 502, reason, [...plain, ['connection', 'close']]), 'latin1');
     const count = (chunk: Buffer): void => {
       this.#bytesIn += chunk.length;
+      this.#check(this.#bytesIn <= allowed.limits.responseBodyBytes, chunk);
     };
     if (transform === null) await pump(response, this.#socket, count);
     else {
       const passing = pump(transform, this.#socket, () => undefined);
-      passing.catch(() => undefined);
+      passing.catch((error: Error) => transform.destroy(error));
       await pump(response, transform, count);
       await finished(transform);
       await passing;

@@ -440,8 +440,29 @@ describe('bodies', () => {
       const parts = Array.from({ length: bytes.length }, (_, at) => bytes.subarray(at, at + 1));
       expect((await through(changed.body!, parts)).toString()).toBe(echo(placeholder));
     }
-    const unreadable = response!({ status: 200, headers: [['content-encoding', 'zstd']] });
-    await expect(through(unreadable.body!, [Buffer.from('x')])).rejects.toThrow('cannot be read');
+    const twice = [['content-encoding', 'identity'] as const, ['content-encoding', 'gzip'] as const];
+    for (const headers of [[['content-encoding', 'zstd'] as const], twice]) {
+      const unreadable = response!({ status: 200, headers });
+      await expect(through(unreadable.body!, [Buffer.from('x')])).rejects.toThrow('cannot be read');
+    }
+  });
+
+  it('an answer that unpacks to much more than it is takes no more memory than any other', async () => {
+    const sessionId = await bed.session({ type: 'unrestricted' });
+    const { placeholder } = await bed.credential(sessionId, { hosts: ['a.test'] });
+    const engine = await bed.open(sessionId);
+    const { response } = await allowed(engine, head('https://a.test/', { headers: [['x', placeholder]] }));
+    const zeros = 8 * 1024 * 1024;
+    const body = response!({ status: 200, headers: [['content-encoding', 'gzip']] }).body!();
+    body.end(gzipSync(Buffer.alloc(zeros)));
+    let total = 0;
+    let most = 0;
+    for await (const chunk of body) {
+      total += (chunk as Buffer).length;
+      most = Math.max(most, body.readableLength);
+    }
+    expect(total).toBe(zeros);
+    expect(most).toBeLessThan(256 * 1024);
   });
 
   it('the answer of a host that knows no value is not touched', async () => {

@@ -190,6 +190,16 @@ END
     expect(seen.at(-1)).toBe(`Bearer ${CANARY}`);
   }, 120_000);
 
+  it('hints, trailers, reasons and refused upgrades bring nothing back either', async () => {
+    const done = await run(`
+      curl -sS --http1.1 -D - -H "Authorization: Bearer $TOKEN" https://api.test:${ports.api}/around
+      curl -sS --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H "Authorization: Bearer $TOKEN" https://api.test:${ports.api}/refuse`);
+    expect(done.stdout).toContain(`Link: </${token.placeholder}>; rel=preload`);
+    expect(done.stdout).toContain(`x-echo: ${token.placeholder}`);
+    expect(done.stdout).toContain(`refused Bearer ${token.placeholder}`);
+    expect(seen.at(-1)).toBe(`Bearer ${CANARY}`);
+  }, 120_000);
+
   it('an event stream arrives as it is sent, without the value', async () => {
     const done = await run(`
       cat > sse.mjs <<'END'
@@ -407,6 +417,13 @@ async function startApi(
         const zipped = gzipSync(`you sent ${bearer}`);
         return void res.writeHead(200, { 'content-encoding': 'gzip', 'content-length': zipped.length }).end(zipped);
       }
+      if (url === '/around') {
+        res.writeEarlyHints({ link: `</${CANARY}>; rel=preload` });
+        res.writeHead(200, `for ${CANARY}`, { trailer: 'x-echo' });
+        res.write('around');
+        res.addTrailers({ 'x-echo': CANARY });
+        return res.end();
+      }
       if (url === '/next') {
         send?.();
         return void res.writeHead(204).end();
@@ -426,6 +443,11 @@ async function startApi(
   });
   server.on('upgrade', (req, socket) => {
     isAuthorised(req, {} as ServerResponse);
+    if (req.url === '/refuse') {
+      const zipped = gzipSync(`refused ${req.headers.authorization ?? ''}`);
+      socket.write(`HTTP/1.1 403 ${CANARY}\r\ncontent-encoding: gzip\r\ncontent-length: ${zipped.length}\r\n\r\n`);
+      return void socket.end(zipped);
+    }
     const accept = createHash('sha1')
       .update(`${req.headers['sec-websocket-key'] ?? ''}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
       .digest('base64');
