@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync, utimesSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -8,6 +8,8 @@ import { actWhenIdle } from '../../activities/sandbox/idle.ts';
 import { createSandboxProviders } from '../../activities/sandbox/index.ts';
 import type { Lease } from '../../activities/sandbox/lease.ts';
 import { forgetLease, leaseSandbox } from '../../activities/sandbox/lease.ts';
+import { withLock } from '../../activities/sandbox/local/lock.ts';
+import { pathsOf } from '../../activities/sandbox/local/record.ts';
 import type { SandboxProvider } from '../../activities/sandbox/port.ts';
 import { prepareSandbox } from '../../activities/sandbox/prepare.ts';
 import { whileRenewed } from '../../activities/sandbox/renew.ts';
@@ -77,7 +79,7 @@ describe('the sandboxes of sessions', { timeout: LONG_MS }, () => {
     });
 
   it('more sessions than there are connections make, pause and wake theirs at once', async () => {
-    const ids = await Promise.all(Array.from({ length: (pool.options.max ?? 0) * 3 }, () => open()));
+    const ids = await Promise.all(Array.from({ length: (pool.options.max ?? 0) * 2 }, () => open()));
     const made = await Promise.all(ids.map(lease));
     await pool.query(`UPDATE sandboxes SET idle_since = now() - interval '1 hour'`);
     const rows = await Promise.all(ids.map(current));
@@ -157,6 +159,24 @@ describe('the sandboxes of sessions', { timeout: LONG_MS }, () => {
     await sweep;
     expect((await provider.get(ref, soon()))?.state).toBe('paused');
     expect((await current(id)).state).toBe('paused');
+  });
+
+  it('one whose making takes long is not taken for the rest of one', async () => {
+    const rootDir = path.join(home, 'sandboxes');
+    const ref = await provider.create(smallSpec(home), 'slow', soon());
+    const { dir, lock, record } = pathsOf(rootDir, ref.id);
+    const aside = path.join(home, 'record.json');
+    let sweep: Promise<unknown> | undefined;
+    await withLock(lock, () => {
+      renameSync(record, aside);
+      utimesSync(dir, 1, 1);
+      // Runs up to the lock at once.
+      sweep = provider.list(home, soon())[Symbol.asyncIterator]().next();
+      renameSync(aside, record);
+      return Promise.resolve();
+    });
+    await sweep;
+    expect((await provider.get(ref, soon()))?.state).toBe('running');
   });
 
   it('a set-up that left placeholders in files is not saved for other sessions', async () => {

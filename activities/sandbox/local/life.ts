@@ -1,16 +1,17 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SandboxInfo } from '../port.ts';
 import { thaw } from './freezer.ts';
 import { markerOf } from './holder.ts';
 import { isAlive, killProcess, processesNamed, startTimeOf } from './host.ts';
 import type { SandboxRecord } from './record.ts';
-import { readRecord } from './record.ts';
+import { pathsOf, readRecord } from './record.ts';
 
 const NAME = 'local';
 /** Supervisors end by themselves once their command is gone. */
 const STRAYS_MS = 2_000;
+const LEFT_MS = 60_000;
 /** Host uids of sandboxes of a root worker: one each, far from those of people and services. */
 const UID_BASE = 0x2000_0000;
 const UID_SPAN = 0x4000_0000;
@@ -36,6 +37,12 @@ export async function stopStrays(rootDir: string, id: string): Promise<void> {
     }
     await delay(Math.min(waitMs, 50));
   }
+}
+
+/** True for the folder of a creation that was cut short: it has no record, and nobody has touched it for a while. */
+export function isLeft(rootDir: string, id: string): boolean {
+  const stats = statSync(pathsOf(rootDir, id).dir, { throwIfNoEntry: false });
+  return stats !== undefined && Date.now() - stats.mtimeMs >= LEFT_MS && readRecord(rootDir, id) === undefined;
 }
 
 /** The same for ever, so that files and processes find their owner again. */

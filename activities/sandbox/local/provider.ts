@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
@@ -33,7 +33,7 @@ import { isAlive, run, runningMarkers } from './host.ts';
 import { feedInput, signalExec } from './input.ts';
 import { execDir, listExecs, pruneExecs } from './journal.ts';
 import { Launcher } from './launcher.ts';
-import { infoOf, stopHolder, stopStrays, uidOf } from './life.ts';
+import { infoOf, isLeft, stopHolder, stopStrays, uidOf } from './life.ts';
 import { withLock } from './lock.ts';
 import { connectInside } from './ports.ts';
 import type { SandboxRecord } from './record.ts';
@@ -48,8 +48,6 @@ const INSIDE_MS = 20_000;
 const PRUNE_EVERY = 128;
 /** Exit code of `enter` when the command was not reached. */
 const ENTER_FAILED = 125;
-/** A folder without a record this old is the rest of a creation that was cut short. */
-const STRAY_MS = 60_000;
 const SANDBOX_ID = /^lh-[0-9a-f]{24}$/;
 
 export interface LocalProviderOptions {
@@ -150,20 +148,8 @@ export class LocalProvider implements SandboxProvider {
     });
   }
 
-  destroy(ref: SandboxRef): Promise<boolean> {
-    return this.lockedIfThere(ref.id, async () => {
-      const record = readRecord(this.rootDir, ref.id);
-      this.launcher.drop(ref.id);
-      if (record !== undefined) await stopHolder(this.rootDir, record);
-      const { dir, record: file } = pathsOf(this.rootDir, ref.id);
-      await stopStrays(this.rootDir, ref.id);
-      // Without its record the sandbox is gone for everybody; what is left of the files is the sweep's.
-      this.starts.delete(ref.id);
-      rmSync(file, { force: true });
-      await removeTree(dir);
-      removeGroups(record?.groups ?? groupsOf(markerOf(this.rootDir, ref.id), this.groups));
-      return record !== undefined;
-    });
+  destroy({ id }: SandboxRef): Promise<boolean> {
+    return this.lockedIfThere(id, () => this.end(id));
   }
 
   async execStart(ref: SandboxRef, spec: ExecSpec): Promise<void> {
@@ -385,11 +371,27 @@ export class LocalProvider implements SandboxProvider {
     return this.locked(id, work);
   }
 
+  private async end(id: string): Promise<boolean> {
+    const record = readRecord(this.rootDir, id);
+    this.launcher.drop(id);
+    if (record !== undefined) await stopHolder(this.rootDir, record);
+    const { dir, record: file } = pathsOf(this.rootDir, id);
+    await stopStrays(this.rootDir, id);
+    // Without its record the sandbox is gone for everybody; what is left of the files is the sweep's.
+    this.starts.delete(id);
+    rmSync(file, { force: true });
+    await removeTree(dir);
+    removeGroups(record?.groups ?? groupsOf(markerOf(this.rootDir, id), this.groups));
+    return record !== undefined;
+  }
+
   private async sweep(id: string): Promise<void> {
-    const { dir } = pathsOf(this.rootDir, id);
-    const stats = statSync(dir, { throwIfNoEntry: false });
-    if (stats === undefined || !SANDBOX_ID.test(id) || Date.now() - stats.mtimeMs < STRAY_MS) return;
-    this.logger.warn({ sandboxId: id }, 'removing the rest of a sandbox');
-    await this.destroy({ provider: NAME, id, meta: {} });
+    if (!SANDBOX_ID.test(id) || !isLeft(this.rootDir, id)) return;
+    try {
+      // Asked again under the lock: making one from a large snapshot takes long, and ends with its record.
+      await this.lockedIfThere(id, async () => readRecord(this.rootDir, id) === undefined && (await this.end(id)));
+    } catch (error) {
+      this.logger.warn({ sandboxId: id, err: error }, 'the rest of a sandbox could not be removed');
+    }
   }
 }
