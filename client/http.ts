@@ -67,16 +67,19 @@ export class Http {
       if (Array.isArray(value)) for (const item of value) url.searchParams.append(`${key}[]`, String(item));
       else if (value !== undefined) url.searchParams.set(key, String(value));
     }
+    // A form says its own type, with the boundary it was given.
+    const isForm = call.body instanceof FormData;
+    const body = call.body === undefined || call.body instanceof FormData ? call.body : JSON.stringify(call.body);
     let response: Response;
     try {
       response = await fetch(url, {
         method: call.method,
         headers: {
           authorization: `Bearer ${this.options.apiKey}`,
-          ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...(body === undefined || isForm ? {} : { 'content-type': 'application/json' }),
           ...call.headers,
         },
-        ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
+        ...(body === undefined ? {} : { body }),
         ...(call.signal === undefined ? {} : { signal: call.signal }),
       });
     } catch (error) {

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { agentCache } from '../contracts/agent-cache.ts';
 import type { AgentResource, agentCreate, agentUpdate } from '../contracts/agents.ts';
 import type { ApprovalResource, approvalDecide } from '../contracts/approvals.ts';
 import type {
@@ -7,9 +8,11 @@ import type {
   deploymentCreate,
   deploymentUpdate,
 } from '../contracts/deployments.ts';
-import type { EnvironmentResource, environmentCreate } from '../contracts/environments.ts';
+import type { EgressRequestResource, SecurityEventResource } from '../contracts/egress.ts';
+import type { EnvironmentResource, environmentCreate, environmentUpdate } from '../contracts/environments.ts';
 import type { SessionEvent, eventsSend } from '../contracts/events.ts';
 import type { KeyCreatedResource, KeyResource, keyCreate, keyUpdate } from '../contracts/keys.ts';
+import type { egressPolicy, egressPolicyParam } from '../contracts/networking.ts';
 import type {
   effectivePrice,
   priceImport,
@@ -18,22 +21,34 @@ import type {
   priceSet,
 } from '../contracts/price-overrides.ts';
 import type { agentEstimate, usagePercentiles, usageReport } from '../contracts/usage.ts';
-import type { SessionResource, sessionCreate, sessionUpdate, usageByModel } from '../contracts/sessions.ts';
+import type {
+  sessionPortClosed,
+  sessionPortCreate,
+  sessionPortCreated,
+  sessionPortList,
+} from '../contracts/session-ports.ts';
+import type { SessionResourceShown, sessionResourceUpdate } from '../contracts/session-resources.ts';
+import type {
+  SessionResource,
+  sessionCreate,
+  sessionThread,
+  sessionUpdate,
+  usageByModel,
+} from '../contracts/sessions.ts';
 import type { SessionTraceResource } from '../contracts/traces.ts';
 import type { FollowOptions, LiveFrame } from './events.ts';
 import { followEvents } from './events.ts';
+import { filesOf } from './files.ts';
+import { budgetsOf, modelPolicyOf, modelRoutesOf } from './gateway.ts';
 import type { ClientOptions, Query } from './http.ts';
 import { Http } from './http.ts';
+import { type Deleted, type Paged, pathsOf } from './paths.ts';
+import { vaultsOf } from './vaults.ts';
 
 export { ApiError } from './errors.ts';
 export type { FollowOptions, LiveFrame } from './events.ts';
 export type { ClientOptions } from './http.ts';
-
-export interface Paged<T> {
-  data: T[];
-  next_page: string | null;
-}
-type Deleted = { id: string; type: string };
+export type { Paged } from './paths.ts';
 
 /** Everything the API offers, typed by its own contracts. */
 export type LonghaulClient = ReturnType<typeof createClient>;
@@ -47,8 +62,19 @@ export function createClient(options: ClientOptions) {
     sessions: sessionsOf(http),
     approvals: approvalsOf(http),
     deployments: deploymentsOf(http),
+    vaults: vaultsOf(http),
+    files: filesOf(http),
+    egressPolicy: {
+      get: () => http.get<z.infer<typeof egressPolicy>>('/v1/egress-policy'),
+      update: (body: z.input<typeof egressPolicyParam>) =>
+        http.post<z.infer<typeof egressPolicy>>('/v1/egress-policy', body),
+    },
+    securityEvents: (query: Query = {}) => http.get<Paged<SecurityEventResource>>('/v1/security-events', query),
     keys: keysOf(http),
     prices: pricesOf(http),
+    budgets: budgetsOf(http),
+    modelRoutes: modelRoutesOf(http),
+    modelPolicy: modelPolicyOf(http),
     usage: {
       report: (query: Query = {}) => http.get<z.infer<typeof usageReport>>('/v1/usage', query),
       percentiles: (query: Query = {}) => http.get<z.infer<typeof usagePercentiles>>('/v1/usage/percentiles', query),
@@ -70,11 +96,6 @@ export async function* allOf<T>(list: (query: Query) => Promise<Paged<T>>, query
   } while (page !== undefined);
 }
 
-/** Paths of one collection's items. */
-function pathsOf(collection: string): (id: string, rest?: string) => string {
-  return (id, rest = '') => `/v1/${collection}/${encodeURIComponent(id)}${rest}`;
-}
-
 function agentsOf(http: Http) {
   const at = pathsOf('agents');
   return {
@@ -86,6 +107,8 @@ function agentsOf(http: Http) {
     archive: (id: string) => http.post<AgentResource>(at(id, '/archive')),
     estimate: (id: string, query: { version?: number } = {}) =>
       http.get<z.infer<typeof agentEstimate>>(at(id, '/estimate'), query),
+    cache: (id: string, query: { version?: number } = {}) =>
+      http.get<z.infer<typeof agentCache>>(at(id, '/cache'), query),
   };
 }
 
@@ -119,6 +142,7 @@ function environmentsOf(http: Http) {
     create: (body: z.input<typeof environmentCreate>) => http.post<EnvironmentResource>('/v1/environments', body),
     get: (id: string) => http.get<EnvironmentResource>(at(id)),
     list: (query: Query = {}) => http.get<Paged<EnvironmentResource>>('/v1/environments', query),
+    update: (id: string, body: z.input<typeof environmentUpdate>) => http.post<EnvironmentResource>(at(id), body),
     archive: (id: string) => http.post<EnvironmentResource>(at(id, '/archive')),
     delete: (id: string) => http.delete<Deleted>(at(id)),
   };
@@ -135,11 +159,41 @@ function sessionsOf(http: Http) {
     delete: (id: string) => http.delete<Deleted>(at(id)),
     trace: (id: string, query: Query = {}) => http.get<SessionTraceResource>(at(id, '/trace'), query),
     usage: (id: string) => http.get<z.infer<typeof usageByModel>>(at(id, '/usage')),
+    /** What its sandbox asked the network for. */
+    egress: (id: string, query: Query = {}) => http.get<Paged<EgressRequestResource>>(at(id, '/egress'), query),
+    ports: portsOf(http),
+    resources: resourcesOf(http),
+    threads: (id: string, query: Query = {}) =>
+      http.get<Paged<z.infer<typeof sessionThread>>>(at(id, '/threads'), query),
+    thread: (id: string, threadId: string) =>
+      http.get<z.infer<typeof sessionThread>>(at(id, `/threads/${encodeURIComponent(threadId)}`)),
     send: (id: string, events: z.input<typeof eventsSend>['events']) =>
       http.post<{ data: SessionEvent[] }>(at(id, '/events'), { events }),
     events: (id: string, query: Query = {}) => http.get<Paged<SessionEvent>>(at(id, '/events'), query),
     follow: (id: string, options?: FollowOptions): AsyncGenerator<SessionEvent | LiveFrame> =>
       followEvents(http, id, options),
+  };
+}
+
+function portsOf(http: Http) {
+  const at = pathsOf('sessions');
+  return {
+    open: (id: string, body: z.input<typeof sessionPortCreate>) =>
+      http.post<z.infer<typeof sessionPortCreated>>(at(id, '/ports'), body),
+    list: (id: string) => http.get<z.infer<typeof sessionPortList>>(at(id, '/ports')),
+    close: (id: string, portId: string) =>
+      http.delete<z.infer<typeof sessionPortClosed>>(at(id, `/ports/${encodeURIComponent(portId)}`)),
+  };
+}
+
+function resourcesOf(http: Http) {
+  const at = pathsOf('sessions');
+  const one = (id: string, resourceId: string): string => at(id, `/resources/${encodeURIComponent(resourceId)}`);
+  return {
+    get: (id: string, resourceId: string) => http.get<SessionResourceShown>(one(id, resourceId)),
+    list: (id: string) => http.get<Paged<SessionResourceShown>>(at(id, '/resources')),
+    update: (id: string, resourceId: string, body: z.input<typeof sessionResourceUpdate>) =>
+      http.post<SessionResourceShown>(one(id, resourceId), body),
   };
 }
 
