@@ -35,7 +35,7 @@ const program = new Command('longhaul')
 
 program
   .command('dev')
-  .description('run the whole stack on this machine: Postgres, Temporal, api, gateway, worker')
+  .description('run the whole stack on this machine: Postgres, Temporal, api with gateway, egress broker, worker')
   .option('-d, --detach', 'return when it is ready; end it with `longhaul stop`', false)
   .option('-p, --port <port>', 'port of the api (default: 4680 or the next free one)', port)
   .addHelpText('after', '\nExample:\n  LONGHAUL_HOME=/tmp/try longhaul dev --detach')

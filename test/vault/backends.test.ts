@@ -15,60 +15,72 @@ import { startVaultDouble, type VaultDouble } from '../doubles/hashicorp-vault.t
 import { startInfisicalDouble } from '../doubles/infisical.ts';
 import { makeCredential, makeVault, newRing, vaultDatabase } from './support.ts';
 
-vaultConformance('postgres', async () => {
-  const { pool, close } = await vaultDatabase();
-  const ring = newRing();
-  const backend = new PostgresBackend(pool, ring);
-  const written = new Map<string, string>();
-  return {
-    backend,
-    write: async (teamId, name, value) => {
-      const key = `${teamId}/${name}`;
-      const known = written.get(key);
-      if (known !== undefined) {
-        await backend.put({ teamId, path: known, field: null }, value);
-        return known;
-      }
-      const id = await makeCredential(pool, ring, {
-        teamId,
-        vaultId: await makeVault(pool, teamId),
-        parts: { value },
-        name,
-      });
-      written.set(key, id);
-      return id;
-    },
-    close,
-  };
-});
+vaultConformance(
+  'postgres',
+  async () => {
+    const { pool, close } = await vaultDatabase();
+    const ring = newRing();
+    const backend = new PostgresBackend(pool, ring);
+    const written = new Map<string, string>();
+    return {
+      backend,
+      write: async (teamId, name, value) => {
+        const key = `${teamId}/${name}`;
+        const known = written.get(key);
+        if (known !== undefined) {
+          await backend.put({ teamId, path: known, field: null }, value);
+          return known;
+        }
+        const id = await makeCredential(pool, ring, {
+          teamId,
+          vaultId: await makeVault(pool, teamId),
+          parts: { value },
+          name,
+        });
+        written.set(key, id);
+        return id;
+      },
+      close,
+    };
+  },
+  ['outage'],
+);
 
-vaultConformance('env', () => {
-  const env: Record<string, string> = { DATABASE_URL: 'not for teams' };
-  const allowed: string[] = [];
-  for (const name of ['ONE', 'TWO', 'MINE', 'PUT', 'AWAY']) allowed.push(`${name}@t`);
-  allowed.push('L1@listed', 'L2@listed');
-  return Promise.resolve({
-    backend: new EnvBackend(env, allowed),
-    write: (_teamId, name, value) => {
-      env[name] = value;
-      return Promise.resolve(name);
-    },
-    close: () => Promise.resolve(),
-  });
-});
+vaultConformance(
+  'env',
+  () => {
+    const env: Record<string, string> = { DATABASE_URL: 'not for teams' };
+    const allowed: string[] = [];
+    for (const name of ['ONE', 'TWO', 'MINE', 'PUT', 'AWAY']) allowed.push(`${name}@t`);
+    allowed.push('L1@listed', 'L2@listed');
+    return Promise.resolve({
+      backend: new EnvBackend(env, allowed),
+      write: (_teamId, name, value) => {
+        env[name] = value;
+        return Promise.resolve(name);
+      },
+      close: () => Promise.resolve(),
+    });
+  },
+  ['put', 'outage'],
+);
 
-vaultConformance('file', () => {
-  const root = mkdtempSync(path.join(os.tmpdir(), 'longhaul-vault-'));
-  return Promise.resolve({
-    backend: new FileBackend(path.join(root, '{team}')),
-    write: (teamId, name, value) => {
-      mkdirSync(path.join(root, teamId), { recursive: true });
-      writeFileSync(path.join(root, teamId, name), `${value}\n`);
-      return Promise.resolve(name);
-    },
-    close: () => Promise.resolve(rmSync(root, { recursive: true })),
-  });
-});
+vaultConformance(
+  'file',
+  () => {
+    const root = mkdtempSync(path.join(os.tmpdir(), 'longhaul-vault-'));
+    return Promise.resolve({
+      backend: new FileBackend(path.join(root, '{team}')),
+      write: (teamId, name, value) => {
+        mkdirSync(path.join(root, teamId), { recursive: true });
+        writeFileSync(path.join(root, teamId, name), `${value}\n`);
+        return Promise.resolve(name);
+      },
+      close: () => Promise.resolve(rmSync(root, { recursive: true })),
+    });
+  },
+  ['put', 'outage'],
+);
 
 function hashicorp(double: VaultDouble, auth: HashicorpAuth, namespace = double.namespace): HashicorpBackend {
   const config = { address: double.url, namespace, mount: 'secret', prefix: 'longhaul/{team}/', auth };
@@ -108,24 +120,28 @@ for (const [name, authOf] of LOGINS) {
   });
 }
 
-vaultConformance('infisical (a double)', async () => {
-  const double = await startInfisicalDouble();
-  const { url, clientId, clientSecret, projectId } = double;
-  const config = { url, clientId, clientSecret, projectId, environment: 'prod', prefix: '/longhaul/{team}' };
-  const backend = new InfisicalBackend(config, SYSTEM_CLOCK);
-  return {
-    backend,
-    write: (teamId, key, value) => {
-      double.put(`/longhaul/${teamId}`, key, value);
-      return Promise.resolve(key);
-    },
-    breakDown: () => double.close(),
-    close: async () => {
-      await backend.close();
-      double.close();
-    },
-  };
-});
+vaultConformance(
+  'infisical (a double)',
+  async () => {
+    const double = await startInfisicalDouble();
+    const { url, clientId, clientSecret, projectId } = double;
+    const config = { url, clientId, clientSecret, projectId, environment: 'prod', prefix: '/longhaul/{team}' };
+    const backend = new InfisicalBackend(config, SYSTEM_CLOCK);
+    return {
+      backend,
+      write: (teamId, key, value) => {
+        double.put(`/longhaul/${teamId}`, key, value);
+        return Promise.resolve(key);
+      },
+      breakDown: () => double.close(),
+      close: async () => {
+        await backend.close();
+        double.close();
+      },
+    };
+  },
+  ['put'],
+);
 
 describe('HashiCorp', () => {
   it('logs in once for many, and again when the login is taken back', async () => {
