@@ -23,8 +23,11 @@ const MAX_EXACT_BYTES = 256;
 const STANDARD = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const URL_SAFE = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 
-/** The value itself, in hexadecimal and in base64 wherever it stands within the encoded text. */
-export function formsOf(value: Buffer, standIn: Buffer): Form[] {
+/**
+ * The value itself, in hexadecimal and in base64 wherever it stands within the encoded text. `isExact` false: it is found all
+ * the same, but what is put into base64 need not read as the stand-in.
+ */
+export function formsOf(value: Buffer, standIn: Buffer, isExact: boolean): Form[] {
   const forms: Form[] = [{ pattern: value, replacement: standIn }];
   if (value.length < MIN_ENCODED_BYTES) return forms;
   const encoded = value.subarray(0, MAX_ENCODED_BYTES);
@@ -36,7 +39,7 @@ export function formsOf(value: Buffer, standIn: Buffer): Form[] {
     forms.push({ pattern: hex(encoded), replacement: hex(standIn) });
   }
   for (const alphabet of [STANDARD, URL_SAFE]) {
-    for (const offset of [0, 1, 2]) forms.push(...base64Forms(encoded, standIn, offset, alphabet));
+    for (const offset of [0, 1, 2]) forms.push(...base64Forms(encoded, standIn, { offset, alphabet, isExact }));
   }
   return forms;
 }
@@ -45,12 +48,16 @@ export function formsOf(value: Buffer, standIn: Buffer): Form[] {
  * Base64 at one of three offsets from the beginning of a group. The character that the value shares with what stands before it
  * is tried in all its variants, so that the stand-in is whole, too; with what follows, the end of the text is one of them.
  */
-function base64Forms(value: Buffer, standIn: Buffer, offset: number, alphabet: string): Form[] {
+function base64Forms(
+  value: Buffer,
+  standIn: Buffer,
+  { offset, alphabet, isExact }: { offset: number; alphabet: string; isExact: boolean },
+): Form[] {
   const stem = determined(value, offset, alphabet);
   const isSameEnd = value.length % 3 === standIn.length % 3;
   const spare = 'REDACTED'.repeat(Math.ceil(stem.length / 8)).slice(0, stem.length);
   const standInStem = isSameEnd ? determined(standIn, offset, alphabet) : spare;
-  if (value.length > MAX_EXACT_BYTES) return [form(stem, standInStem)];
+  if (!isExact || value.length > MAX_EXACT_BYTES) return [form(stem, standInStem)];
   const forms: Form[] = [];
   for (const before of sharedBefore(offset)) {
     const lead = leading(value, before, offset, alphabet);

@@ -9,6 +9,12 @@ export interface KnownValue {
   standIn: string;
 }
 
+/** Of more secrets together, stand-ins within base64 are not tried in all variants. */
+const MAX_EXACT_TOTAL_BYTES = 16 * 1024;
+
+const LF = 0x0a;
+const CR = 0x0d;
+
 interface Table {
   automaton: Automaton;
   forms: Form[];
@@ -25,15 +31,21 @@ export class ValueMatcher {
   constructor(values: readonly KnownValue[]) {
     const raw: Form[] = [];
     const loose: Form[] = [];
+    const isExact = values.reduce((sum, { value }) => sum + Buffer.byteLength(value), 0) <= MAX_EXACT_TOTAL_BYTES;
     for (const { value, standIn } of values) {
       for (const text of new Set([value, value.trim()])) {
         const bytes = Buffer.from(text);
         if (bytes.length < MIN_VALUE_BYTES) continue;
-        const [plain, ...encoded] = formsOf(bytes, Buffer.from(standIn));
+        const [plain, ...encoded] = formsOf(bytes, Buffer.from(standIn), isExact);
         if (plain === undefined) continue;
         raw.push(plain, ...encoded);
         const read = readLoosely(bytes);
         if (read.length >= MIN_VALUE_BYTES) loose.push({ pattern: read, replacement: plain.replacement });
+        // Of a value with something like an escape in it, written with each of its characters escaped.
+        const literal = bytes.filter((byte) => byte !== LF && byte !== CR);
+        if (literal.length >= MIN_VALUE_BYTES && !read.equals(literal)) {
+          loose.push({ pattern: Buffer.from(literal), replacement: plain.replacement });
+        }
         loose.push(...encoded);
       }
     }
@@ -124,10 +136,10 @@ export class ValueScanner {
 
   #scanRaw(chunk: Uint8Array, start: number): void {
     const { automaton, forms } = this.#matcher.raw;
-    const { next, classOf, width, found } = automaton;
+    const { found } = automaton;
     let state = this.#rawState;
     for (let index = 0; index < chunk.length; index += 1) {
-      state = next[state * width + (classOf[chunk[index] ?? 0] ?? 0)] ?? 0;
+      state = automaton.step(state, chunk[index] ?? 0);
       const which = found[state] ?? -1;
       if (which < 0) continue;
       const form = forms[which];
@@ -140,7 +152,8 @@ export class ValueScanner {
 
   /** Bytes that are no escape go straight to the automaton: there are many of them. */
   #scanLoose(chunk: Uint8Array, start: number): void {
-    const { next, classOf, width, found } = this.#matcher.loose.automaton;
+    const { automaton } = this.#matcher.loose;
+    const { found } = automaton;
     const starts = this.#starts;
     const mask = this.#startsMask;
     let state = this.#looseState;
@@ -151,7 +164,7 @@ export class ValueScanner {
       if (isIdle && ESCAPES[byte] === 0) {
         starts[count & mask] = start + index;
         count += 1;
-        state = next[state * width + (classOf[byte] ?? 0)] ?? 0;
+        state = automaton.step(state, byte);
         if ((found[state] ?? -1) < 0) continue;
         this.#looseCount = count;
         this.#read = start + index + 1;
@@ -178,10 +191,9 @@ export class ValueScanner {
   }
 
   #looseByte(byte: number, start: number): void {
-    const { next, classOf, width } = this.#matcher.loose.automaton;
     this.#starts[this.#looseCount & this.#startsMask] = start;
     this.#looseCount += 1;
-    this.#looseState = next[this.#looseState * width + (classOf[byte] ?? 0)] ?? 0;
+    this.#looseState = this.#matcher.loose.automaton.step(this.#looseState, byte);
     this.#foundLoosely(this.#looseState);
   }
 

@@ -54,6 +54,7 @@ export class AuditWriter {
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
   #lastMicros = 0;
+  #dropped = 0;
 
   constructor(pool: Pool, logger: Logger) {
     this.#pool = pool;
@@ -83,8 +84,9 @@ export class AuditWriter {
   }
 
   start(given: AuditStart): AuditEntry {
+    const isDropped = this.#mustDrop(given);
     const seq = this.#nextSeq.get(given.sandboxId) ?? 1;
-    this.#nextSeq.set(given.sandboxId, seq + 1);
+    if (!isDropped) this.#nextSeq.set(given.sandboxId, seq + 1);
     const createdAt = this.#now();
     const isOver = given.state === 'denied';
     const row: EgressRequestDraft = {
@@ -99,9 +101,19 @@ export class AuditWriter {
       endedAt: isOver ? createdAt : null,
     };
     const entry: AuditEntry = { row, written: 'no', isEnded: isOver };
+    if (isDropped) return entry;
     this.#fresh.push(entry);
     this.#schedule(FLUSH_MS);
     return entry;
+  }
+
+  /** Refusals go on when the database is away, and a sandbox can make any number of them: they may not fill the memory. */
+  #mustDrop({ state, sandboxId }: AuditStart): boolean {
+    if (state !== 'denied' || this.waiting < 2 * LIMITS.egressAuditWaiting) return false;
+    if (this.#dropped === 0)
+      this.#logger.error({ sandboxId }, 'refusals are not recorded any more: too many rows wait');
+    this.#dropped += 1;
+    return true;
   }
 
   end(entry: AuditEntry, change: Partial<EgressRequestDraft>): void {
@@ -191,11 +203,17 @@ export class AuditWriter {
         this.#logger.error({ err: error, rows: fresh.length }, 'the audit of the network is not written; tried again');
       return false;
     }
+    this.#noteDropped();
     this.#fresh.splice(0, fresh.length);
     for (const entry of ended) this.#ended.delete(entry);
     for (const entry of ended) entry.written = 'ended';
     for (const entry of fresh) this.#noteWritten(entry, overNow.has(entry));
     return true;
+  }
+
+  #noteDropped(): void {
+    if (this.#dropped > 0) this.#logger.error({ count: this.#dropped }, 'refusals were not recorded');
+    this.#dropped = 0;
   }
 
   #noteWritten(entry: AuditEntry, wasOver: boolean): void {

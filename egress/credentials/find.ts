@@ -12,6 +12,8 @@ export interface Finding {
 /** Tokens as long as a placeholder that may be one. */
 const TOKEN = /[A-Za-z0-9_-][A-Za-z0-9_.-]{18,}[A-Za-z0-9_-]/g;
 const MAX_TOKENS = 64;
+/** No placeholder is longer. */
+const MAX_TOKEN_CHARS = 512;
 /** Headers whose long tokens are no credentials. */
 const NO_CREDENTIALS =
   /^(?:accept.*|user-agent|host|content-.*|if-.*|etag|range|date|via|te|traceparent|tracestate|sec-.*|origin|referer|connection|upgrade|git-protocol|npm-session|x-request-id)$/;
@@ -42,9 +44,11 @@ export function tokensOf(head: RequestHead): string[] {
     if (NO_CREDENTIALS.test(name)) continue;
     texts.push(value, basicOf(name, value) ?? '');
   }
-  const tokens = new Set(texts.flatMap((text) => text.match(TOKEN) ?? []));
+  const tokens = new Set(texts.flatMap((text) => text.match(TOKEN) ?? []).filter(isAsShort));
   return [...tokens].slice(0, MAX_TOKENS);
 }
+
+const isAsShort = (token: string): boolean => token.length <= MAX_TOKEN_CHARS;
 
 /** User and password of a Basic header, as text; undefined for any other. */
 export function basicOf(name: string, value: string): string | undefined {

@@ -47,12 +47,12 @@ export function swapBody(
   let held: Buffer = Buffer.alloc(0);
   return new Transform({
     transform(chunk: Buffer, _encoding, done) {
-      const { next, classOf, width, found, depth } = automaton;
+      const { found, depth } = automaton;
       const text = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
       const parts: Buffer[] = [];
       let from = 0;
       for (let at = held.length; at < text.length; at += 1) {
-        state = next[state * width + (classOf[text[at] ?? 0] ?? 0)] ?? 0;
+        state = automaton.step(state, text[at] ?? 0);
         const which = found[state] ?? -1;
         const entry = which < 0 ? undefined : placeholders[which];
         if (entry === undefined) continue;

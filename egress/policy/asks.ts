@@ -10,6 +10,8 @@ import type { SessionState } from './session-state.ts';
 /** Version of what questions show; the record keeps it. */
 const POLICY_VERSION = 'egress-1';
 const POLL_MS = 250;
+/** Less than a poll: who waits sees an answer at the next one. */
+const SHARED_MS = 200;
 
 /** What somebody is asked about. */
 export interface Question {
@@ -31,6 +33,8 @@ export class Asks {
   readonly #holdMs: number;
   /** Answers that still hold, by session and subject. */
   readonly #grants = new Map<string, EgressGrant>();
+  /** Looks at Postgres that are not old: a thousand requests that wait for one answer share them. */
+  readonly #looks = new Map<string, Promise<EgressGrant | undefined>>();
 
   constructor(pool: Pool, holdMs: number) {
     this.#pool = pool;
@@ -74,21 +78,32 @@ export class Asks {
   async #wait(sessionId: string, subject: string, signal: AbortSignal): Promise<EgressGrant | undefined> {
     const until = Date.now() + this.#holdMs;
     while (Date.now() < until && !signal.aborted) {
-      const grant = await this.#grant(sessionId, subject);
+      const grant = await this.#grant(sessionId, subject, true);
       if (grant !== undefined) return grant;
       await delay(POLL_MS, undefined, { signal }).catch(() => undefined);
     }
     return this.#grant(sessionId, subject);
   }
 
-  async #grant(sessionId: string, subject: string): Promise<EgressGrant | undefined> {
+  async #grant(sessionId: string, subject: string, isWaiting = false): Promise<EgressGrant | undefined> {
     const key = `${sessionId} ${subject}`;
     const held = this.#grants.get(key);
     if (held !== undefined && held.expiresAt.getTime() > Date.now()) return held;
-    const grant = await findGrant(this.#pool, sessionId, subject);
+    const recent = isWaiting ? this.#looks.get(key) : undefined;
+    const grant = await (recent ?? this.#look(key, sessionId, subject));
     if (grant === undefined) this.#grants.delete(key);
     else this.#grants.set(key, grant);
     return grant;
+  }
+
+  #look(key: string, sessionId: string, subject: string): Promise<EgressGrant | undefined> {
+    const look = findGrant(this.#pool, sessionId, subject);
+    this.#looks.set(key, look);
+    const drop = (): void => {
+      if (this.#looks.get(key) === look) this.#looks.delete(key);
+    };
+    look.then(() => setTimeout(drop, SHARED_MS).unref(), drop);
+    return look;
   }
 }
 

@@ -76,7 +76,8 @@ export class PlaceholderWatch {
     if (open.length === 0) return [];
     const found = await readPlaceholders(this.#pool, open);
     if (this.#harmless.size > KNOWN_TOKENS) this.#harmless.clear();
-    for (const token of open) if (!found.has(token)) this.#harmless.set(token, now);
+    // A part of a string keeps the whole of it in memory, which may be all that a head can hold.
+    for (const token of open) if (!found.has(token)) this.#harmless.set(Buffer.from(token).toString(), now);
     return [...found.keys()];
   }
 }

@@ -33,6 +33,8 @@ const INCIDENTS: readonly [pattern: RegExp, kind: SecurityEventKind][] = [
   [/misdirected|ambiguous_host/, 'host_mismatch'],
 ];
 const PATH_CHARS = 2_048;
+/** What the column takes: a tunnel may be open for a month, and one row that cannot be written would stop all. */
+const DURATION_MAX_MS = 2 ** 31 - 1;
 
 function incidentOf(code: string): SecurityEventKind | undefined {
   return INCIDENTS.find(([pattern]) => pattern.test(code))?.[1];
@@ -76,7 +78,7 @@ export class Recorder {
       status,
       bytesIn,
       bytesOut,
-      durationMs: Math.round(durationMs),
+      durationMs: Math.min(Math.round(durationMs), DURATION_MAX_MS),
       error: error ?? null,
     });
     const kind = error === undefined ? undefined : incidentOf(error);
@@ -131,7 +133,7 @@ export class Recorder {
       decision: 'deny',
       rule: refusal.target === null ? `broker: ${printable(refusal.asked)}` : 'broker',
       code: refusal.code,
-      method: refusal.method,
+      method: refusal.method === null ? null : printable(refusal.method).slice(0, 32),
       ...target,
       path: refusal.path === null ? null : printable(refusal.path),
       status: refusal.status,

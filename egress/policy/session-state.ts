@@ -52,10 +52,11 @@ export class SessionState {
     if (session === undefined) throw new LonghaulError('not_found', `session ${this.sessionId} does not exist`);
     this.session = session;
     this.policy = new SessionPolicy(session, options);
+    // Made anew only for new placeholders: it is dear, and sessions are read again all the time.
+    if (standInsOf(credentials) !== standInsOf(this.credentials)) this.#matcher = undefined;
     this.credentials = credentials;
     this.isOver ||= session.status === 'terminated';
     this.loadedAtMs = Date.now();
-    this.#matcher = undefined;
     this.#secrets.hold(
       this.sessionId,
       this.live.map((credential) => credential.credentialId),
@@ -121,4 +122,8 @@ export class SessionState {
     this.#values.set(credentialId, [...known.filter((one) => one !== value), value].slice(-KEPT_VERSIONS));
     this.#matcher = undefined;
   }
+}
+
+function standInsOf(credentials: readonly SessionCredential[]): string {
+  return credentials.map(({ credentialId, placeholder }) => `${credentialId} ${placeholder}`).join('\n');
 }

@@ -4,8 +4,12 @@ import { Readable } from 'node:stream';
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LIMITS } from '../../contracts/limits.ts';
+import { createPool } from '../../db/pool.ts';
 import { deleteOldEgressRequests, deleteOldSecurityEvents } from '../../db/queries/retention.ts';
+import type { AuditStart } from '../../egress/audit/writer.ts';
+import { AuditWriter } from '../../egress/audit/writer.ts';
 import type { Allowed, Denied, EgressTarget, HeaderList, PolicyEngine, RequestHead } from '../../egress/decision.ts';
+import { createLogger } from '../../telemetry/logger.ts';
 import type { PolicyBed } from './support.ts';
 import { head, NEVER, policyBed } from './support.ts';
 
@@ -520,6 +524,27 @@ describe('the audit', () => {
     const rows = await audit(sessionId);
     expect(rows.map((row) => row.seq).toSorted((a, b) => a - b)).toEqual(Array.from({ length: 41 }, (_, at) => at + 1));
     expect(rows.filter((row) => row.state === 'completed')).toHaveLength(40);
+  });
+
+  it('does not fill the memory with refusals while the database is away', async () => {
+    const pool = createPool({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none', applicationName: 'test', max: 1 });
+    const writer = new AuditWriter(pool, createLogger('test', 'silent'));
+    const refusal: AuditStart = {
+      ...{
+        sandboxId: 'sbx_a',
+        sessionId: 'sess_a',
+        teamId: 'team-a',
+        state: 'denied',
+        decision: 'deny',
+        rule: 'broker',
+      },
+      ...{ code: 'x', method: 'GET', host: null, port: null, isTls: false, path: null, status: 403 },
+      ...{ credentials: [], approvalId: null },
+    };
+    for (let sent = 0; sent < 3 * LIMITS.egressAuditWaiting; sent += 1) writer.start(refusal);
+    expect(writer.isFull).toBe(true);
+    expect(writer.waiting).toBe(2 * LIMITS.egressAuditWaiting);
+    await pool.end();
   });
 
   it('of sandboxes that are gone for long is removed, and of no other', async () => {

@@ -117,6 +117,35 @@ describe('known values', () => {
     expect(matcher.redact(`{"token":"${secret}"}`)).toEqual({ text: `{"token":"${STAND_IN}"}`, redactions: 1 });
   });
 
+  it('finds a value that has something like an escape in it, with every character escaped', () => {
+    for (const secret of ['%00 secret %41', 'a\\u0041bcdefgh\\n']) {
+      const matcher = new ValueMatcher([{ value: secret, standIn: STAND_IN }]);
+      const units = [...secret].map((letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`).join('');
+      const bytes = everyByte(secret, (byte) => `%${hex(byte)}`);
+      for (const text of [secret, units, bytes]) expect(matcher.redact(`<${text}>`).text).toBe(`<${STAND_IN}>`);
+    }
+  });
+
+  it('finds each of hundreds of long values, and stays small', () => {
+    const values = Array.from({ length: 200 }, (_, index) => ({
+      value: Array.from(
+        { length: 200 },
+        (_each, at) => 'abcdefghijklmnop'[(index * 7 + at * at * (index + 3)) % 16],
+      ).join(''),
+      standIn: STAND_IN,
+    }));
+    const before = process.memoryUsage().arrayBuffers;
+    const matcher = new ValueMatcher(values);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(150 * 1024 * 1024);
+    for (const { value: secret } of values) {
+      for (const form of [secret, Buffer.from(`u:${secret}`).toString('base64'), Buffer.from(secret).toString('hex')]) {
+        const { text, redactions } = matcher.redact(`<${form}>`);
+        expect(redactions).toBe(1);
+        expect(text).not.toContain(form.slice(8, 40));
+      }
+    }
+  });
+
   it('holds nothing back at the end of a server-sent event', () => {
     const scanner = new ValueScanner(new ValueMatcher([{ value: 'data: secret-of-mine', standIn: STAND_IN }]));
     for (const event of ['data: one\n\n', 'data: two\r\n\r\n', 'data: secret\n\n', ': ping\n\n']) {
