@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import { PORT_TOKEN_HEADER } from '../../contracts/port-links.ts';
 
 /** Name of our cookie on a port's origin. */
@@ -35,6 +36,17 @@ export function pairsOf(rawHeaders: readonly string[]): HeaderPairs {
   return rawHeaders.flatMap((name, index): HeaderPairs => {
     return index % 2 === 0 ? [[name, rawHeaders[index + 1] ?? '']] : [];
   });
+}
+
+/**
+ * True when another page makes the browser ask: the cookie goes along, for the origins of all ports are one site. Following a
+ * link is no such thing.
+ */
+export function isForeign(headers: IncomingHttpHeaders, method: string, origin: string): boolean {
+  const site = headers['sec-fetch-site'];
+  if (site === undefined) return headers.origin !== undefined && headers.origin !== origin;
+  const isVisit = headers['sec-fetch-mode'] === 'navigate' && (method === 'GET' || method === 'HEAD');
+  return site !== 'same-origin' && site !== 'none' && !isVisit;
 }
 
 /** The value of one cookie. */

@@ -9,7 +9,15 @@ import type { OpenPort } from '../../db/queries/session-ports.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { connectInside, type NamespacePoint } from '../namespace/porter.ts';
 import { PortDirectory } from './directory.ts';
-import { cookieOf, type HeaderPairs, pairsOf, PORT_COOKIE, requestHeaders, responseHeaders } from './headers.ts';
+import {
+  cookieOf,
+  type HeaderPairs,
+  isForeign,
+  pairsOf,
+  PORT_COOKIE,
+  requestHeaders,
+  responseHeaders,
+} from './headers.ts';
 
 /** How soon a connection through a closed port ends. */
 const WATCH_MS = 2_000;
@@ -102,6 +110,10 @@ export class PortsServer {
       throw new LonghaulError('invalid_api_key', 'this port opens with the token of its link only');
     if (open.isOver || open.expiresAt.getTime() <= Date.now()) {
       throw new LonghaulError('port_closed', 'this port is closed');
+    }
+    const isByCookie = tokenOfPath(req.url) === undefined && typeof header !== 'string';
+    if (isByCookie && isForeign(req.headers, req.method ?? 'GET', portOrigin(this.#options.url, id))) {
+      throw new LonghaulError('forbidden', 'only pages of this origin may ask here with its cookie');
     }
     if (open.point === null) throw new LonghaulError('sandbox_unavailable', 'the sandbox does not run at the moment');
     return { id, origin: portOrigin(this.#options.url, id), open, point: open.point };

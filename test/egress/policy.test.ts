@@ -530,16 +530,21 @@ describe('the audit', () => {
     const pool = createPool({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none', applicationName: 'test', max: 1 });
     const writer = new AuditWriter(pool, createLogger('test', 'silent'));
     const refusal: AuditStart = {
-      ...{
-        sandboxId: 'sbx_a',
-        sessionId: 'sess_a',
-        teamId: 'team-a',
-        state: 'denied',
-        decision: 'deny',
-        rule: 'broker',
-      },
-      ...{ code: 'x', method: 'GET', host: null, port: null, isTls: false, path: null, status: 403 },
-      ...{ credentials: [], approvalId: null },
+      sandboxId: 'sbx_a',
+      sessionId: 'sess_a',
+      teamId: 'team-a',
+      state: 'denied',
+      decision: 'deny',
+      rule: 'broker',
+      code: 'x',
+      method: 'GET',
+      host: null,
+      port: null,
+      isTls: false,
+      path: null,
+      status: 403,
+      credentials: [],
+      approvalId: null,
     };
     for (let sent = 0; sent < 3 * LIMITS.egressAuditWaiting; sent += 1) writer.start(refusal);
     expect(writer.isFull).toBe(true);

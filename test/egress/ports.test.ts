@@ -218,6 +218,19 @@ describe('ports of a sandbox', { timeout: 180_000 }, () => {
     expect(slashes.headers.location).toBe('/evil.example/');
   });
 
+  it('takes its cookie from its own pages only: the origins of all ports are one site to a browser', async () => {
+    const [opened, other] = [await open(sessionId), await open(sessionId)];
+    const cookie = `longhaul_port=${tokenOf(opened)}`;
+    const statusFor = async (headers: Record<string, string>, body?: string): Promise<number> =>
+      (await ask(`${opened.origin}/echo`, { cookie, ...headers }, body)).status;
+    expect(await statusFor({ origin: other.origin }, 'x')).toBe(403);
+    expect(await statusFor({ 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'no-cors' })).toBe(403);
+    expect(await statusFor({ 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate' }, 'x')).toBe(403);
+    expect(await statusFor({ 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate' })).toBe(200);
+    expect(await statusFor({ 'sec-fetch-site': 'same-origin', origin: 'null' }, 'x')).toBe(200);
+    expect(await statusFor({ origin: opened.origin }, 'x')).toBe(200);
+  });
+
   it('opens for no other host name and no other token', async () => {
     const [opened, other] = [await open(sessionId), await open(sessionId)];
     const { host } = new URL(opened.origin);

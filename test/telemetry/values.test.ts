@@ -120,7 +120,7 @@ describe('known values', () => {
   it('finds a value that has something like an escape in it, with every character escaped', () => {
     for (const secret of ['%00 secret %41', 'a\\u0041bcdefgh\\n']) {
       const matcher = new ValueMatcher([{ value: secret, standIn: STAND_IN }]);
-      const units = [...secret].map((letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`).join('');
+      const units = everyByte(secret, (byte) => `\\u00${hex(byte)}`);
       const bytes = everyByte(secret, (byte) => `%${hex(byte)}`);
       for (const text of [secret, units, bytes]) expect(matcher.redact(`<${text}>`).text).toBe(`<${STAND_IN}>`);
     }
