@@ -3,10 +3,13 @@ import type { CloudEnvironment, EnvironmentConfig, EnvironmentRepository } from 
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { canonicalHost } from '../contracts/hosts.ts';
 import { newId } from '../contracts/ids.ts';
+import { LIMITS } from '../contracts/limits.ts';
 import type { EgressRule } from '../contracts/networking.ts';
 import type {
-  SessionResourceParam,
+  FileResourceParam,
+  RepositoryResourceParam,
   SessionResourceShown,
+  StoredRepositoryResource,
   StoredSessionResource,
 } from '../contracts/session-resources.ts';
 import type { Queryable } from '../db/pool.ts';
@@ -18,6 +21,7 @@ import type { KeyRing } from '../vault/key-ring.ts';
 import { sealParts } from '../vault/seal.ts';
 import { learnShape } from '../vault/shape.ts';
 import { defaultMountPath, requireFreePath } from './environment-config.ts';
+import { renderFileResource, resolveFile } from './session-files.ts';
 import { auditCredential } from './vaults.ts';
 
 /** What a session gets beside what its request says. */
@@ -28,22 +32,55 @@ interface Resolved {
   vaultIds: string[];
 }
 
+/** What resources are resolved with. */
+interface Given {
+  principal: Principal;
+  vaultKeys: KeyRing;
+}
+
 /**
  * The resources of a new session: its repositories become part of its environment, for its whole life, and their tokens
- * credentials of a vault that ends with the session. Each repository opens its own paths of its host, nothing else.
+ * credentials of a vault that ends with the session. Each repository opens its own paths of its host, nothing else. Files
+ * may lie in repositories, so these are settled first.
  */
 export async function resolveResources(
   db: Queryable,
-  given: { principal: Principal; vaultKeys: KeyRing },
+  given: Given,
   environment: EnvironmentConfig,
-  params: readonly SessionResourceParam[],
+  params: readonly (RepositoryResourceParam | FileResourceParam)[],
 ): Promise<Resolved> {
   if (environment.type !== 'cloud') return { resources: [], environment, vaultIds: [] };
-  const taken = new Set(environment.repositories.map(({ mount_path: at }) => at));
+  const { repositories, vaultId } = await resolveRepositories(db, given, environment, params);
+  const withThem = withRepositories(environment, [...repositories.values()]);
   const resources: StoredSessionResource[] = [];
+  for (const [index, param] of params.entries()) {
+    const repository = repositories.get(index);
+    if (repository !== undefined) resources.push(repository);
+    if (param.type !== 'file') continue;
+    const place = { teamId: given.principal.teamId, environment: withThem, resources };
+    resources.push(await resolveFile(db, place, param, { field: `resources[${index}].`, late: false }));
+  }
+  return { resources, environment: withThem, vaultIds: vaultId === null ? [] : [vaultId] };
+}
+
+/** The repositories among the resources, by their index. */
+async function resolveRepositories(
+  db: Queryable,
+  given: Given,
+  environment: CloudEnvironment,
+  params: readonly (RepositoryResourceParam | FileResourceParam)[],
+): Promise<{ repositories: Map<number, StoredRepositoryResource>; vaultId: string | null }> {
+  const taken = new Set(environment.repositories.map(({ mount_path: at }) => at));
+  const repositories = new Map<number, StoredRepositoryResource>();
   let vaultId: string | null = null;
   for (const [index, param] of params.entries()) {
+    if (param.type !== 'github_repository') continue;
     const field = `resources[${index}]`;
+    if (repositories.size === LIMITS.repositories) {
+      throw new LonghaulError('invalid_request', `a session brings at most ${LIMITS.repositories} repositories`, {
+        field,
+      });
+    }
     const at = param.mount_path ?? defaultMountPath(param.url);
     if (at === undefined) {
       throw new LonghaulError('invalid_request', 'is needed: the URL does not end in a name', {
@@ -52,29 +89,15 @@ export async function resolveResources(
     }
     requireFreePath(taken, at, `${field}.mount_path`);
     const id = newId('sessionResource');
-    if (param.authorization_token !== undefined) vaultId ??= await ownVault(db, given.principal);
+    const { type, url, checkout, authorization_token: token } = param;
+    if (token !== undefined) vaultId ??= await ownVault(db, given.principal);
     const credential =
-      param.authorization_token === undefined || vaultId === null
-        ? null
-        : await storeToken(db, given, { vaultId, name: id, url: param.url, token: param.authorization_token });
+      token === undefined || vaultId === null ? null : await storeToken(db, given, { vaultId, name: id, url, token });
     const now = new Date().toISOString();
-    const { url, checkout } = param;
-    const shown = {
-      id,
-      type: param.type,
-      url,
-      mount_path: at,
-      checkout: checkout ?? null,
-      created_at: now,
-      updated_at: now,
-    };
-    resources.push({ ...shown, credential });
+    const shown = { id, type, url, mount_path: at, checkout: checkout ?? null, created_at: now, updated_at: now };
+    repositories.set(index, { ...shown, credential });
   }
-  return {
-    resources,
-    environment: withRepositories(environment, resources),
-    vaultIds: vaultId === null ? [] : [vaultId],
-  };
+  return { repositories, vaultId };
 }
 
 async function ownVault(db: Queryable, principal: Principal): Promise<string> {
@@ -84,7 +107,7 @@ async function ownVault(db: Queryable, principal: Principal): Promise<string> {
 
 async function storeToken(
   db: Queryable,
-  { principal, vaultKeys }: { principal: Principal; vaultKeys: KeyRing },
+  { principal, vaultKeys }: Given,
   held: { vaultId: string; name: string; url: string; token: string },
 ): Promise<{ vaultId: string; credentialId: string }> {
   const { teamId } = principal;
@@ -138,7 +161,7 @@ function pathsOf(url: string): string[] {
   return [path, `${path}.git`];
 }
 
-function withRepositories(environment: CloudEnvironment, resources: StoredSessionResource[]): CloudEnvironment {
+function withRepositories(environment: CloudEnvironment, resources: StoredRepositoryResource[]): CloudEnvironment {
   const added = resources.map(({ url, mount_path, checkout, credential }): EnvironmentRepository => {
     const branch = checkout?.type === 'branch' ? checkout.name : null;
     const commit = checkout?.type === 'commit' ? checkout.sha : null;
@@ -161,7 +184,9 @@ function withHosts(
 }
 
 /** Without what only we need to know. */
-export function renderResource({ credential: _credential, ...shown }: StoredSessionResource): SessionResourceShown {
+export function renderResource(resource: StoredSessionResource): SessionResourceShown {
+  if (resource.type === 'file') return renderFileResource(resource);
+  const { credential: _credential, ...shown } = resource;
   return shown;
 }
 
@@ -175,7 +200,7 @@ export function requireResource({ id, resources }: SessionRow, resourceId: strin
 /** The next version of a token; placeholders stay what they are. */
 export async function replaceToken(
   db: Queryable,
-  { principal, vaultKeys }: { principal: Principal; vaultKeys: KeyRing },
+  { principal, vaultKeys }: Given,
   { vaultId, credentialId: id }: { vaultId: string; credentialId: string },
   token: string,
 ): Promise<void> {

@@ -130,6 +130,8 @@ export const LIMITS = {
   envValueChars: 8_192,
   urlChars: 2_048,
   mountPathChars: 512,
+  sessionFiles: 100,
+  mountTimeoutMs: 15 * 60_000,
   packagesTimeoutMs: 15 * 60_000,
   setupTimeoutMs: 20 * 60_000,
   cloneTimeoutMs: 15 * 60_000,

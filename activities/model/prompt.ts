@@ -1,4 +1,5 @@
 import type { AgentDefinition, ContentBlock, EnvironmentConfig } from '../../contracts/definitions.ts';
+import type { StoredSessionResource } from '../../contracts/session-resources.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Conversation, ResultRow } from '../../db/queries/conversation.ts';
@@ -27,8 +28,12 @@ export interface Prompt {
   messages: PromptMessage[];
 }
 
-/** What is really so, for models: of the environment, which is fixed, so that the prompt's beginning stays the same. */
-export function workspaceNote(environment: EnvironmentConfig, reach: string): string {
+/** What is really so, for models: of the environment and what the session began with, which are fixed, so that the prompt's beginning stays the same. */
+export function workspaceNote(
+  environment: EnvironmentConfig,
+  reach: string,
+  resources: readonly StoredSessionResource[] = [],
+): string {
   const cloud = environment.type === 'cloud' ? environment : null;
   const network =
     reach === 'none'
@@ -37,6 +42,11 @@ export function workspaceNote(environment: EnvironmentConfig, reach: string): st
         ? 'with access to the network through a proxy'
         : `whose network is ${reach}, through a proxy`;
   const repositories = (cloud?.repositories ?? []).map(({ url, mount_path: at }) => `${url} is in ${at}.`);
+  // One that is added later is told with a result.
+  const paths = resources.flatMap((resource) =>
+    resource.type === 'file' && !resource.late ? [resource.mount_path] : [],
+  );
+  const files = paths.length === 0 ? [] : [`Files for you: ${paths.join(', ')}.`];
   return [
     `Your tools run in an isolated sandbox ${network}. Files under /workspace are kept for the whole session.`,
     ...(reach === 'none'
@@ -45,6 +55,7 @@ export function workspaceNote(environment: EnvironmentConfig, reach: string): st
           'Credentials in environment variables are placeholders: use them as they are, they work for their hosts only.',
         ]),
     ...repositories,
+    ...files,
   ].join(' ');
 }
 

@@ -87,16 +87,16 @@ async function openStep(deps: ActivityDeps, session: SessionForTurn, args: Model
 }
 
 /** What the model is told of its sandbox; from what does not change while the session lives. */
-async function noteOf(deps: ActivityDeps, { environment }: SessionForTurn): Promise<string> {
+async function noteOf(deps: ActivityDeps, { environment, resources }: SessionForTurn): Promise<string> {
   if (environment.type !== 'cloud') return workspaceNote(environment, 'none');
   try {
     const capabilities = await deps.sandboxProvider(environment.provider).capabilities();
     const network = networkOf(capabilities, environment, deps.egress && { proxy: null });
-    return workspaceNote(environment, reachOf(network, environment));
+    return workspaceNote(environment, reachOf(network, environment), resources);
   } catch (error) {
     // A provider that is away is told when a tool needs it; the model may have something to say without.
     if (!(error instanceof LonghaulError)) throw error;
-    return workspaceNote(environment, 'none');
+    return workspaceNote(environment, 'none', resources);
   }
 }
 

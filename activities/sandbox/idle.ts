@@ -16,6 +16,7 @@ import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { closeEgress } from './egress.ts';
 import { forgetLease } from './lease.ts';
+import { mountSteps } from './mounts.ts';
 import { releaseSandbox } from './release.ts';
 
 /** Whoever wants to wake it waits meanwhile. Saving copies files; the rest is short. */
@@ -137,7 +138,7 @@ async function save(deps: ActivityDeps, row: SandboxRow, signal: AbortSignal): P
   if (!(await provider.capabilities()).snapshot) return;
   const key = `session-${row.id}-${row.idleSince?.getTime() ?? 0}`;
   const ref = await provider.snapshot(row.ref, key, signal);
-  const older = await recordSnapshot(deps.pool, row.id, ref);
+  const older = await recordSnapshot(deps.pool, row.id, { ...ref, mounted: mountSteps(row.steps) });
   if (row.snapshot !== null && row.snapshot.id !== ref.id) older.push({ provider: row.provider, ref: row.snapshot });
   // The reaper finds what a crash leaves here: no row names it.
   for (const old of older) await deps.sandboxProvider(old.provider).deleteSnapshot(old.ref, signal);

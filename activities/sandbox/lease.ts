@@ -11,6 +11,7 @@ import { currentCredentials } from './credentials.ts';
 import { openEgress } from './egress.ts';
 import { cloudEnvironment, commandEnvironment, needsPreparation } from './environment.ts';
 import { loseSandbox, sandboxRow } from './generations.ts';
+import { missingMounts, mountsKey } from './mounts.ts';
 import type { SandboxNetwork, SandboxProvider, SandboxRef } from './port.ts';
 
 /** A sandbox ready for commands. */
@@ -24,12 +25,13 @@ export interface Lease {
 
 export type Leased =
   | { kind: 'ready'; lease: Lease }
-  /** Packages, set-up or repositories come first, by the activity `prepareSandbox`. */
+  /** Packages, set-up, repositories or files come first, by the activity `prepareSandbox`. */
   | { kind: 'unprepared' }
   /** It could not be prepared; this turn does not try again. */
   | { kind: 'failed'; message: string };
 
 interface Held {
+  mounts: string;
   leased: Promise<Leased>;
   sinceMs: number;
 }
@@ -50,9 +52,10 @@ export async function leaseSandbox(deps: ActivityDeps, session: SessionForTurn, 
   const held = heldBy.get(deps) ?? new Map<string, Held>();
   heldBy.set(deps, held);
   const known = held.get(session.id);
-  if (known !== undefined && known.sinceMs > Date.now() - RENEW_MS) return known.leased;
+  const mounts = mountsKey(session);
+  if (known?.mounts === mounts && known.sinceMs > Date.now() - RENEW_MS) return known.leased;
   for (const [key, { sinceMs }] of held) if (sinceMs < Date.now() - RENEW_MS) held.delete(key);
-  const entry = { leased: acquire(deps, session, signal), sinceMs: Date.now() };
+  const entry = { leased: acquire(deps, session, signal), sinceMs: Date.now(), mounts };
   held.set(session.id, entry);
   const forget = (): void => {
     if (held.get(session.id) === entry) held.delete(session.id);
@@ -81,6 +84,7 @@ async function acquire(deps: ActivityDeps, session: SessionForTurn, signal: Abor
     const { sandbox } = row;
     const isNew = sandbox.preparedAt === null;
     if (isNew && needsPreparation(environment)) return { kind: 'unprepared' };
+    if (missingMounts(session, sandbox).length > 0) return { kind: 'unprepared' };
     const lease = await runningSandbox(deps, session, sandbox, signal);
     if (lease === null) continue;
     if (isNew) await recordPrepared(deps.pool, sandbox.id);

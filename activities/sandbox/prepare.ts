@@ -17,6 +17,7 @@ import { cloudEnvironment, hasSetup, setupHash } from './environment.ts';
 import { sandboxRow } from './generations.ts';
 import type { Lease } from './lease.ts';
 import { forgetLease, runningSandbox } from './lease.ts';
+import { missingMounts, mountFiles } from './mounts.ts';
 import { installCommand, UNAVAILABLE_EXIT, wantedPackages } from './packages.ts';
 import { mayHoldPlaceholders } from './placeholders.ts';
 import { releaseSandbox } from './release.ts';
@@ -39,8 +40,8 @@ interface Work {
 }
 
 /**
- * Makes the session's sandbox ready: created, let out, packages, set-up, saved, repositories. Every step is recorded when it
- * is done and runs under an id of its own, so an attempt after a crash goes on where the last one was. A sandbox that dies
+ * Makes the session's sandbox ready: created, let out, packages, set-up, saved, repositories, files. Every step is recorded
+ * when it is done and runs under an id of its own, so an attempt after a crash goes on where the last one was. A sandbox that dies
  * meanwhile is replaced, a few times; a step that fails ends it, with an event that says why.
  */
 export async function prepareSandbox(deps: ActivityDeps, sessionId: string, signal: AbortSignal): Promise<Prepared> {
@@ -49,17 +50,20 @@ export async function prepareSandbox(deps: ActivityDeps, sessionId: string, sign
     const row = await sandboxRow(deps, session, cloudEnvironment(session).provider);
     if (row.kind === 'failed') return { state: 'failed' };
     const { sandbox } = row;
-    if (sandbox.preparedAt !== null) return { state: 'ready' };
+    if (sandbox.preparedAt !== null && missingMounts(session, sandbox).length === 0) return { state: 'ready' };
     try {
       if (sandbox.attempt > LIMITS.sandboxPrepareTries) {
         throw new StepFailed('create', `${LIMITS.sandboxPrepareTries} sandboxes died one after the other`);
       }
       const lease = await runningSandbox(deps, session, sandbox, signal);
       if (lease === null) continue;
-      await whileRenewed(deps, lease, () => prepareIn({ deps, session, sandbox, lease, signal }));
+      const work = { deps, session, sandbox, lease, signal };
+      const prepare = sandbox.preparedAt === null ? prepareIn : mountFiles;
+      await whileRenewed(deps, lease, () => prepare(work));
       return { state: 'ready' };
     } catch (error) {
       if (signal.aborted) throw error;
+      if (sandbox.preparedAt !== null) throw asRetryable(error);
       if (error instanceof SandboxDied || isGone(error)) {
         // Half of a set-up is no place to begin: another sandbox begins anew.
         await releaseSandbox(deps, sandbox, signal);
@@ -74,6 +78,12 @@ export async function prepareSandbox(deps: ActivityDeps, sessionId: string, sign
       forgetLease(deps, sessionId);
     }
   }
+}
+
+/** A sandbox that the agent has worked in is not given up for a file: the next attempt wakes it, or finds it gone. */
+function asRetryable(error: unknown): unknown {
+  if (!isGone(error) && !(error instanceof SandboxDied)) return error;
+  return new LonghaulError('sandbox_unavailable', 'the sandbox died while a file was mounted', { cause: error });
 }
 
 function isGone(error: unknown): boolean {
@@ -104,6 +114,7 @@ async function prepareIn(work: Work): Promise<void> {
     else assertNever(step);
     await recordStep(deps.pool, sandbox.id, step);
   }
+  await mountFiles(work);
   await recordPrepared(deps.pool, sandbox.id);
   await tell(deps, session.id, [
     { type: 'session.sandbox_ready', dedupeKey: `sandbox/${sandbox.id}/ready`, payload: start },

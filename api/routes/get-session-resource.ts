@@ -7,7 +7,7 @@ export const getSessionResource = endpoint({
   method: 'get',
   path: '/v1/sessions/{session_id}/resources/{resource_id}',
   tag: 'Sessions',
-  summary: 'Get a repository of a session',
+  summary: 'Get a repository or a mounted file of a session',
   params: sessionResourcePath,
   response: sessionResource,
   async handle({ db, principal }, { params }) {

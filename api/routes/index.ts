@@ -31,6 +31,8 @@ import { getMetrics } from './get-metrics.ts';
 import { getPrice } from './get-price.ts';
 import { getReadiness } from './get-readiness.ts';
 import { getSessionTrace } from './get-session-trace.ts';
+import { addSessionResource } from './add-session-resource.ts';
+import { deleteSessionResource } from './delete-session-resource.ts';
 import { getSessionResource } from './get-session-resource.ts';
 import { getSessionThread } from './get-session-thread.ts';
 import { getSessionUsage } from './get-session-usage.ts';
@@ -132,6 +134,8 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   listSessionResources,
   getSessionResource,
   updateSessionResource,
+  addSessionResource,
+  deleteSessionResource,
   listSessionThreads,
   getSessionThread,
   sendEvents,

@@ -9,7 +9,7 @@ export const listSessionResources = endpoint({
   method: 'get',
   path: '/v1/sessions/{session_id}/resources',
   tag: 'Sessions',
-  summary: 'List the repositories a session was given; all of them, on one page',
+  summary: 'List the repositories and files of a session; all of them, on one page',
   params: sessionPath,
   response: pageOf(sessionResource),
   async handle({ db, principal }, { params }) {

@@ -17,11 +17,15 @@ export const updateSessionResource = endpoint({
     const session = await getSession(db, principal.teamId, params.session_id, { lock: true });
     const resource = requireResource(session, params.resource_id);
     if (session.closingAt !== null) throw new LonghaulError('session_terminated', `session ${session.id} has ended`);
-    if (resource.credential === null) {
+    if (resource.type === 'file' || resource.credential === null) {
       const field = 'authorization_token';
-      throw new LonghaulError('invalid_request', 'the repository was given without one; open a session with one', {
-        field,
-      });
+      throw new LonghaulError(
+        'invalid_request',
+        'only a repository that was given with one has one; open a session with it',
+        {
+          field,
+        },
+      );
     }
     const { vaultKeys } = services;
     await replaceToken(db, { principal, vaultKeys }, resource.credential, body.authorization_token);

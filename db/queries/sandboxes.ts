@@ -17,6 +17,8 @@ export interface StoredSnapshot extends StoredRef {
   sizeBytes: number;
   /** What agents are to be told of what was made there. */
   note?: string;
+  /** Steps of the files that were mounted then. */
+  mounted?: string[];
 }
 
 /** What a sandbox is made from. */
@@ -247,6 +249,21 @@ export async function recordStep(db: Queryable, id: string, step: string): Promi
     id,
     step,
   ]);
+}
+
+/**
+ * A file is mounted, or cannot be, and the agent is told of it with its next result: also of a sandbox of which it was told
+ * already.
+ */
+export async function recordMount(db: Queryable, id: string, step: string, note: string | null): Promise<void> {
+  await db.query(
+    `UPDATE sandboxes SET steps = steps || to_jsonb($2::text),
+       note = CASE WHEN $3::text IS NULL THEN note WHEN told_at IS NULL THEN concat_ws(E'\\n', note, $3::text)
+              ELSE $3::text END,
+       told_at = CASE WHEN $3::text IS NULL THEN told_at END
+     WHERE id = $1 AND NOT steps ? $2`,
+    [id, step, note],
+  );
 }
 
 export async function recordPrepared(db: Queryable, id: string): Promise<void> {

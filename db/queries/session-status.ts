@@ -1,5 +1,6 @@
 import type { AgentDefinition, BudgetLimit, EnvironmentConfig, SessionLimits } from '../../contracts/definitions.ts';
 import { completeEnvironment } from '../../contracts/environment-defaults.ts';
+import type { StoredSessionResource } from '../../contracts/session-resources.ts';
 import type { SessionStatus, StopReason } from '../../contracts/states.ts';
 import type { Queryable } from '../pool.ts';
 import { requireRow } from '../pool.ts';
@@ -17,6 +18,7 @@ export interface SessionForTurn {
   agent: AgentDefinition;
   environment: EnvironmentConfig;
   environmentId: string;
+  resources: StoredSessionResource[];
   limits: SessionLimits;
   budget: BudgetLimit | null;
   deploymentId: string | null;
@@ -26,8 +28,8 @@ export interface SessionForTurn {
 /** The session's fixed definition. Throws `not_found`. */
 export async function loadSessionForTurn(db: Queryable, sessionId: string): Promise<SessionForTurn> {
   const result = await db.query(
-    `SELECT id, team_id, created_by, agent_id, agent_version, agent, environment, environment_id, limits, budget,
-            deployment_id, status
+    `SELECT id, team_id, created_by, agent_id, agent_version, agent, environment, environment_id, resources, limits,
+            budget, deployment_id, status
      FROM sessions WHERE id = $1`,
     [sessionId],
   );

@@ -203,6 +203,14 @@ export async function updateSession(
   return toCamel<SessionRow>(result.rows[0] as object);
 }
 
+/** The caller holds the lock of the session. */
+export async function setResources(tx: Queryable, id: string, resources: StoredSessionResource[]): Promise<void> {
+  await tx.query('UPDATE sessions SET resources = $2, updated_at = now() WHERE id = $1', [
+    id,
+    JSON.stringify(resources),
+  ]);
+}
+
 /** No input is accepted from here on; archived ones stay readable, deleted ones do not. */
 export async function setClosing(tx: Queryable, id: string, how: 'archived' | 'deleted'): Promise<void> {
   await tx.query(

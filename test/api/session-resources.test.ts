@@ -1,4 +1,4 @@
-import Anthropic from '@anthropic-ai/sdk';
+import Anthropic, { toFile } from '@anthropic-ai/sdk';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeSessionEnd } from '../../db/queries/session-end.ts';
 import { withTransaction } from '../../db/pool.ts';
@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net';
 
 const TOKEN = 'ghp_0123456789abcdefghijklmnopqrstuvwxyz';
 
-describe('repositories of a session, through the official SDK', { timeout: 120_000 }, () => {
+describe('resources of a session, through the official SDK', { timeout: 120_000 }, () => {
   let api: TestApi;
   let server: Server;
   let client: Anthropic;
@@ -35,7 +35,7 @@ describe('repositories of a session, through the official SDK', { timeout: 120_0
     expect(JSON.stringify(answer.body)).not.toContain(TOKEN);
   };
 
-  it('are shown without their token, opened to the network path by path, and end with the session', async () => {
+  it('that are repositories are shown without their token, opened to the network path by path, and end with the session', async () => {
     const session = await client.beta.sessions.create({
       agent: agentId,
       environment_id: environmentId,
@@ -90,7 +90,6 @@ describe('repositories of a session, through the official SDK', { timeout: 120_0
   });
 
   it('refuses what is not supported, and names the field', async () => {
-    await refused([{ type: 'file', file_id: 'file_1' }], 'resources[0].type');
     await refused([{ type: 'memory_store', memory_store_id: 'm' }], 'resources[0].type');
     const url = 'https://github.com/acme/shop';
     await refused([{ type: 'github_repository', url: 'http://github.com/acme/shop' }], 'resources[0].url');
@@ -106,5 +105,91 @@ describe('repositories of a session, through the official SDK', { timeout: 120_0
       ],
       'resources[1].mount_path',
     );
+  });
+
+  const upload = async (by = client): Promise<string> =>
+    (await by.beta.files.upload({ file: await toFile(Buffer.from('a,b\n'), 'data.csv') })).id;
+
+  it('that are files are mounted where they say, also those that come later, and can be taken away', async () => {
+    const [one, two, three] = [await upload(), await upload(), await upload()];
+    const repository = { type: 'github_repository' as const, url: 'https://github.com/acme/shop' };
+    const mount_path = '/workspace/shop/Prüfung (1)/data.csv';
+    const session = await client.beta.sessions.create({
+      agent: agentId,
+      environment_id: environmentId,
+      resources: [{ type: 'file', file_id: one, mount_path }, repository, { type: 'file', file_id: two }],
+    });
+    expect(session.resources).toMatchObject([
+      { type: 'file', file_id: one, mount_path },
+      { type: 'github_repository', mount_path: '/workspace/shop' },
+      { type: 'file', file_id: two, mount_path: `/mnt/session/uploads/${two}` },
+    ]);
+    const { resources } = client.beta.sessions;
+    const added = await resources.add(session.id, { type: 'file', file_id: three });
+    expect(Object.keys(added).toSorted()).toEqual(['created_at', 'file_id', 'id', 'mount_path', 'type', 'updated_at']);
+    expect(added).toMatchObject({ type: 'file', file_id: three, mount_path: `/mnt/session/uploads/${three}` });
+    const path = { session_id: session.id };
+    expect(await resources.retrieve(added.id, path)).toEqual(added);
+    const again = resources.add(session.id, { type: 'file', file_id: one, mount_path });
+    await expect(again).rejects.toThrow(/mount_path/);
+    await expect(resources.update(added.id, { ...path, authorization_token: TOKEN })).rejects.toThrow(
+      /authorization_token/,
+    );
+    expect(await resources.delete(added.id, path)).toEqual({ id: added.id, type: 'session_resource_deleted' });
+    await expect(resources.retrieve(added.id, path)).rejects.toThrow(Anthropic.NotFoundError);
+    const [, shop] = session.resources as { id: string }[];
+    await expect(resources.delete(shop?.id ?? '', path)).rejects.toThrow(/repositories/);
+    const left = await client.beta.sessions.retrieve(session.id);
+    expect(left.resources).toEqual(session.resources);
+
+    await api.post(`/v1/sessions/${session.id}/archive`).expect(200);
+    await expect(resources.add(session.id, { type: 'file', file_id: three })).rejects.toThrow(/ended/);
+    const [kept] = session.resources as { id: string }[];
+    await expect(resources.delete(kept?.id ?? '', path)).rejects.toThrow(/ended/);
+  });
+
+  it('refuses files that are not there, and paths where none may be', async () => {
+    const id = await upload();
+    const at = (mount_path: string, file_id = id): object => ({ type: 'file', file_id, mount_path });
+    for (const path of [
+      '/etc/passwd',
+      'workspace/a',
+      '/workspace',
+      '/workspace/',
+      '/workspace/a/',
+      '/workspace//a',
+      '/workspace/./a',
+      '/workspace/../etc/a',
+      '/workspace/a\0b',
+      '/workspace/a\nb',
+      '/workspaces/a',
+      '/mnt/session',
+      '/mnt/session/uploads',
+      '/mnt/session/outputs',
+      '/mnt/session/outputs/a',
+      '/mnt/session/../a',
+      '/mnt/sessions/a',
+      '',
+      `/workspace/${'a'.repeat(600)}`,
+      `/workspace/${'ä'.repeat(128)}`,
+    ]) {
+      await refused([at(path)], 'resources[0].mount_path');
+    }
+    await refused([{ type: 'file' }], 'resources[0].file_id');
+    await refused([{ type: 'file', file_id: '../x' }], 'resources[0].file_id');
+    await refused([{ type: 'file', file_id: 'file_nowhere' }], 'resources[0].file_id');
+    await refused([{ type: 'file', file_id: id, more: 1 }], 'more');
+    const stranger = new Anthropic({ baseURL: client.baseURL, apiKey: api.otherKey, maxRetries: 0 });
+    await refused([{ type: 'file', file_id: await upload(stranger) }], 'resources[0].file_id');
+    const deleted = await upload();
+    await client.beta.files.delete(deleted);
+    await refused([{ type: 'file', file_id: deleted }], 'resources[0].file_id');
+    await refused([at('/workspace/a'), at('/workspace/a')], 'resources[1].mount_path');
+    await refused([at('/workspace/a'), at('/workspace/a/b')], 'resources[1].mount_path');
+    await refused([at('/workspace/a/b'), at('/workspace/a')], 'resources[1].mount_path');
+    const repository = { type: 'github_repository', url: 'https://github.com/acme/shop' };
+    await refused([at('/workspace/shop'), repository], 'resources[0].mount_path');
+    const many = Array.from({ length: 101 }, (_, index) => at(`/workspace/${index}`));
+    await refused(many, 'resources[100].file_id');
   });
 });

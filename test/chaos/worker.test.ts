@@ -1,3 +1,4 @@
+import { createHash, randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkInvariants } from '../support/invariants.ts';
 import { recorded } from '../support/recorder.ts';
@@ -122,6 +123,40 @@ describe('the worker is killed', { timeout: STACK_TEST_MS }, () => {
       session,
     ]);
     expect(told).toHaveLength(2);
+    await check(session);
+  });
+
+  it('while it mounts a file: it is there whole before the first command runs', async () => {
+    const content = randomBytes(40 * 1024 * 1024);
+    const form = new FormData();
+    form.append('file', new File([content], 'data.bin'));
+    const headers = { authorization: `Bearer ${stack.key}` };
+    const uploaded = await fetch(`${stack.url}/v1/files`, { method: 'POST', headers, body: form });
+    const { id: file } = (await uploaded.json()) as { id: string };
+    const look = [
+      { tools: [bash(`sha256sum < /mnt/session/uploads/${file}; ls /mnt/session/uploads`)] },
+      { text: 'ok' },
+    ];
+    const resources = [{ type: 'file', file_id: file }];
+    const opened = await driver.call('POST', '/v1/sessions', { ...(await driver.sessionBody(look)), resources });
+    const session = opened.body.id ?? '';
+    await driver.untilSql(
+      'it is being mounted',
+      session,
+      `EXISTS (SELECT 1 FROM events e WHERE e.session_id = s.id AND e.type = 'session.sandbox_step')`,
+    );
+    driver.kill('worker');
+    const steps = `SELECT payload->>'state' AS state FROM events
+      WHERE session_id = $1 AND type = 'session.sandbox_step' ORDER BY seq`;
+    expect(await driver.query(steps, [session])).toEqual([{ state: 'running' }]);
+    await driver.quiet([session]);
+    expect(await driver.query(steps, [session])).toEqual([{ state: 'running' }, { state: 'done' }]);
+    const [told] = await driver.query<{ text: string }>(
+      `SELECT result->'content'->0->>'text' AS text FROM effects WHERE session_id = $1`,
+      [session],
+    );
+    expect(told?.text).toBe(`${createHash('sha256').update(content).digest('hex')}  -\n${file}\n`);
+    expect(await driver.query('SELECT 1 FROM sandboxes WHERE session_id = $1', [session])).toHaveLength(1);
     await check(session);
   });
 });
