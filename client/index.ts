@@ -27,7 +27,12 @@ import type {
   sessionPortCreated,
   sessionPortList,
 } from '../contracts/session-ports.ts';
-import type { SessionResourceShown, sessionResourceUpdate } from '../contracts/session-resources.ts';
+import type {
+  fileResource,
+  SessionResourceShown,
+  sessionResourceAdd,
+  sessionResourceUpdate,
+} from '../contracts/session-resources.ts';
 import type {
   SessionResource,
   sessionCreate,
@@ -194,6 +199,10 @@ function resourcesOf(http: Http) {
     list: (id: string) => http.get<Paged<SessionResourceShown>>(at(id, '/resources')),
     update: (id: string, resourceId: string, body: z.input<typeof sessionResourceUpdate>) =>
       http.post<SessionResourceShown>(one(id, resourceId), body),
+    /** Mounts a file before the next tool call. */
+    add: (id: string, body: z.input<typeof sessionResourceAdd>) =>
+      http.post<z.infer<typeof fileResource>>(at(id, '/resources'), body),
+    delete: (id: string, resourceId: string) => http.delete<Deleted>(one(id, resourceId)),
   };
 }
 
