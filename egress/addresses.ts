@@ -53,6 +53,19 @@ export function isPublicAddress(address: string): boolean {
   return global6.check(address, 'ipv6') && !forbidden6.check(address, 'ipv6');
 }
 
+/** True for loopback and this machine's own addresses, however they are written. */
+export function isOwnAddress(address: string): boolean {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/, '');
+  return ownAddresses().has(plain) || loopback.check(plain, net.isIPv6(plain) ? 'ipv6' : 'ipv4');
+}
+
+const loopback = new net.BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addSubnet('0.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
+loopback.addAddress('::', 'ipv6');
+loopback.addSubnet('::ffff:0:0', 96, 'ipv6');
+
 let own = { addresses: new Set<string>(), readAtMs: Number.NEGATIVE_INFINITY };
 
 /** What answers at the machine's own public address is as little meant for sandboxes as what answers on loopback. */

@@ -189,7 +189,7 @@ export class Broker implements ControlTarget {
     server?.on('connection', early);
     try {
       const engine = await policies.open({ sandboxId, sessionId });
-      const egress = new SandboxEgress({ sandboxId, sessionId }, engine, this.#dialler, config.limits);
+      const egress = new SandboxEgress({ sandboxId, sessionId }, engine, this.#dialler, config);
       this.#attached.set(sandboxId, {
         egress,
         listener: server === null || point === null ? null : { point, server },

@@ -48,6 +48,8 @@ export interface EgressConfig {
   upstreamCaFile: string | null;
   public: PublicListenerConfig | null;
   parentProxy: ParentProxyConfig | null;
+  /** Ports of this machine where the product itself is: no environment opens them. */
+  ownPorts: readonly number[];
   limits: EgressLimits;
 }
 
@@ -88,6 +90,7 @@ export function readEgressConfig(env: Environment): EgressConfig {
     upstreamCaFile: text(env, 'LONGHAUL_EGRESS_UPSTREAM_CA_FILE'),
     public: readPublic(env),
     parentProxy: readParentProxy(env),
+    ownPorts: readOwnPorts(env, databaseUrl),
     limits: {
       connectionsPerSandbox: wholeNumber(env, 'LONGHAUL_EGRESS_CONNECTIONS', 256),
       headerBytes: 64 * 1024,
@@ -109,6 +112,13 @@ export function readToken(env: Environment): string {
     throw new LonghaulError('setup_required', `${names} must hold a secret of at least 32 characters`);
   }
   return token;
+}
+
+/** The broker's control, the database and Temporal, which asks nobody who he is. */
+function readOwnPorts(env: Environment, databaseUrl: string): number[] {
+  const database = URL.canParse(databaseUrl) ? Number(new URL(databaseUrl).port || 5432) : 5432;
+  const temporal = Number(/:(\d{1,5})$/.exec(text(env, 'TEMPORAL_ADDRESS') ?? '')?.[1] ?? 7233);
+  return [wholeNumber(env, 'LONGHAUL_EGRESS_PORT', 4880), database, temporal];
 }
 
 function readPublic(env: Environment): PublicListenerConfig | null {

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
-import type { EgressLimits } from './config.ts';
+import type { EgressConfig, EgressLimits } from './config.ts';
 import type { PolicyEngine, SandboxIdentity } from './decision.ts';
-import { isPublicAddress } from './addresses.ts';
+import { isOwnAddress, isPublicAddress } from './addresses.ts';
 import type { Dialler } from './upstream/dialler.ts';
 import { UpstreamPool } from './upstream/pool.ts';
 
@@ -25,13 +25,21 @@ export class SandboxEgress {
   #requests = 0;
   #bytes = 0;
 
-  constructor(identity: SandboxIdentity, engine: PolicyEngine, dialler: Dialler, limits: EgressLimits) {
+  constructor(
+    identity: SandboxIdentity,
+    engine: PolicyEngine,
+    dialler: Dialler,
+    { limits, ownPorts }: Pick<EgressConfig, 'limits' | 'ownPorts'>,
+  ) {
     this.identity = identity;
     this.engine = engine;
     this.#limits = limits;
     this.upstream = new UpstreamPool(
       dialler,
-      (address, target) => isPublicAddress(address) || engine.addressAllowed(address, target),
+      (address, target) =>
+        isPublicAddress(address) ||
+        // Whoever writes an environment opens networks of his own, not what the product of all teams stands on.
+        (!(ownPorts.includes(target.port) && isOwnAddress(address)) && engine.addressAllowed(address, target)),
     );
   }
 

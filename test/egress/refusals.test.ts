@@ -251,6 +251,17 @@ describe('what the data plane refuses by itself', () => {
   );
 
   it(
+    'what the product itself stands on, although the environment opens the address',
+    async () => {
+      for (const port of [bed.port, 5432, 7233]) {
+        const done = await sandbox.shell(`curl -sS -w ' %{http_code}' http://api.test:${port}/healthz`);
+        expect(done.stdout).toMatch(/address_forbidden[\s\S]* 403$/);
+      }
+    },
+    LONG_MS,
+  );
+
+  it(
     'a redirect is a request like any other',
     async () => {
       bed.rules({ ...RULES, hosts: { ...RULES.hosts, 'internal.test': {} } });
