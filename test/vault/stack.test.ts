@@ -32,7 +32,8 @@ async function start(): Promise<void> {
     SOME_TOKEN: fromEnvironment,
   };
   stack = await startStack({ home, env });
-  client = new Anthropic({ baseURL: stack.url, apiKey: stack.key, maxRetries: 0 });
+  // Looking through all files holds this process up; a connection the api closed meanwhile is tried anew.
+  client = new Anthropic({ baseURL: stack.url, apiKey: stack.key, maxRetries: 2 });
 }
 
 /** Files of the home that hold one of the texts, by text. */
