@@ -2,6 +2,7 @@ import type { SecretParts } from '../contracts/credentials.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import type { CredentialValidation } from '../contracts/vaults.ts';
 import { findSealedCredential, type SealedCredential } from '../db/queries/credential-secrets.ts';
+import { ValueMatcher } from '../telemetry/values.ts';
 import { openAll } from './backends/postgres.ts';
 import { OutboundError, type OutboundAnswer } from './outbound.ts';
 import { refreshCredential, type RefreshDeps } from './refresh.ts';
@@ -93,8 +94,9 @@ function verdict(
 
 /** The beginning of an answer, without what we sent. */
 function shown(answer: OutboundAnswer, parts: SecretParts) {
-  let body = answer.text;
-  for (const value of Object.values(parts)) body = body.replaceAll(value, '[redacted]');
+  const values = Object.values(parts).map((value) => ({ value, standIn: '[redacted]' }));
+  // A server that echoes what it got does so in Basic, forms and JSON, too.
+  const body = new ValueMatcher(values).redact(answer.text).text;
   return {
     status_code: answer.status,
     content_type: answer.contentType.slice(0, 256),

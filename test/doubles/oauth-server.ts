@@ -74,7 +74,7 @@ export async function startOAuthDouble(): Promise<OAuthDouble> {
         res,
         isKnown
           ? [200, { jsonrpc: '2.0', id: 1, result: { protocolVersion: '2025-06-18', capabilities: {} } }]
-          : [401, { error: `no such token: ${authorization}` }],
+          : [401, { error: `no such token: ${authorization}`, token64: Buffer.from(authorization).toString('base64') }],
       );
     });
   }).listen(0, '127.0.0.1');

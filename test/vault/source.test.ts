@@ -331,6 +331,9 @@ describe('validation', () => {
       refresh: { status: 'failed', http_response: { status_code: 400 } },
     });
     expect(failed.mcp_probe?.http_response?.body).toContain('no such token: Bearer [redacted]');
+    // What it says of the token in base64 is no longer the token.
+    const { token64 } = JSON.parse(failed.mcp_probe?.http_response?.body ?? '') as { token64: string };
+    expect(Buffer.from(token64, 'base64').toString()).toBe('Bearer [redacted]');
     oauth.close();
     expect(await validateCredential(validationDeps(), id)).toMatchObject({
       status: 'unknown',
