@@ -27,8 +27,9 @@ const SANDBOX_AWAY = new Set<unknown>(['sandbox_unavailable', 'sandbox_busy', 's
 export async function giveUpLate(
   { pool, logger }: { pool: Queryable; logger: Logger },
   { sessionId, place }: { sessionId: string; place: string },
-  error: unknown,
+  thrown: unknown,
 ): Promise<unknown> {
+  const error = isTimeout(thrown) ? noAnswer(thrown) : thrown;
   const code = error instanceof LonghaulError ? error.code : error instanceof ApplicationFailure ? error.type : null;
   if (!SANDBOX_AWAY.has(code)) return error;
   const awayMs = await noteOutage(pool, sessionId, place);
@@ -36,6 +37,15 @@ export async function giveUpLate(
   logger.error({ sessionId, place, err: error }, 'no sandbox, given up');
   const { next } = ERROR_CATALOGUE.sandbox_unavailable;
   return ApplicationFailure.nonRetryable(`no sandbox for ${inWords(awayMs)}. ${next}`, 'sandbox_unavailable');
+}
+
+/** One of our own limits of what we ask providers. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.name === 'TimeoutError';
+}
+
+function noAnswer(cause: unknown): LonghaulError {
+  return new LonghaulError('sandbox_unavailable', 'the provider of the sandbox does not answer', { cause });
 }
 
 /** For people: how long something was away. */

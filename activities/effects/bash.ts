@@ -1,5 +1,6 @@
 import { LIMITS } from '../../contracts/limits.ts';
 import type { ToolInput } from '../../contracts/tool-inputs.ts';
+import { answerWithin } from '../sandbox/abort.ts';
 import type { ExecPoll, ExecState } from '../sandbox/port.ts';
 import type { ToolContext, ToolOutcome } from './outcome.ts';
 import { done } from './outcome.ts';
@@ -37,7 +38,8 @@ export interface ExecResult {
 export async function runCommand(context: ToolContext, argv: string[], stdin?: Uint8Array): Promise<ExecResult> {
   const { provider, ref, env } = context.lease;
   const { execId, signal, timeoutMs } = context;
-  await provider.execStart(ref, { execId, argv, env, timeoutMs, ...(stdin === undefined ? {} : { stdin }) }, signal);
+  const spec = { execId, argv, env, timeoutMs, ...(stdin === undefined ? {} : { stdin }) };
+  await provider.execStart(ref, spec, answerWithin(signal));
   return followCommand(context);
 }
 
@@ -49,7 +51,7 @@ export async function followCommand(context: ToolContext): Promise<ExecResult> {
   const stderr = new Collected();
   let next = { out: 0, err: 0 };
   for (;;) {
-    const poll: ExecPoll = await provider.execPoll(ref, execId, next, POLL_MS, signal);
+    const poll: ExecPoll = await provider.execPoll(ref, execId, next, POLL_MS, answerWithin(signal, POLL_MS));
     stdout.add(poll.stdout);
     stderr.add(poll.stderr);
     const drained = poll.stdout.length === 0 && poll.stderr.length === 0;

@@ -26,8 +26,6 @@ export async function finishEffect(
   await withTransaction(deps.pool, async (tx) => {
     await lockSession(tx, session.id);
     const to = outcome.isError ? 'failed' : 'succeeded';
-    const current = await getEffect(tx, effect.id);
-    if (current.state !== 'started' || current.generation !== effect.generation) return;
     const content = [...(await noteFor(tx, effect)), ...outcome.content];
     const change = { result: { content }, isError: outcome.isError };
     if (!(await moveEffect(tx, effect.id, 'started', to, change, effect.generation))) return;
@@ -44,8 +42,8 @@ export async function finishEffect(
 }
 
 /** What the agent has to know of its sandbox, once, before anything it hears from it. */
-async function noteFor(tx: Queryable, { sandboxId }: EffectRow): Promise<ContentBlock[]> {
-  const note = sandboxId === null ? null : await takeNote(tx, sandboxId);
+async function noteFor(tx: Queryable, effect: EffectRow): Promise<ContentBlock[]> {
+  const note = await takeNote(tx, effect);
   return note === null ? [] : [{ type: 'text', text: `[sandbox: ${note}]` }];
 }
 

@@ -14,3 +14,11 @@ export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): P
     if (giveUp !== undefined) signal.removeEventListener('abort', giveUp);
   }
 }
+
+/** As long as a provider may take to answer, beyond what it was asked to wait. */
+const ANSWER_MS = 60_000;
+
+/** One that does not answer is away: an attempt that waits for it for ever is one that nobody counts. */
+export function answerWithin(signal: AbortSignal, moreMs = 0): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS + moreMs)]);
+}

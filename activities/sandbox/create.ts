@@ -5,12 +5,15 @@ import type { SandboxRow, SandboxStart } from '../../db/queries/sandboxes.ts';
 import { addNote, forgetSnapshot, recordCreated, recordStart } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { answerWithin } from './abort.ts';
 import { prepareSessionCredentials } from './credentials.ts';
 import { settleNetwork, trustBundle } from './egress.ts';
 import { cloudEnvironment, hasSetup, setupHash, specOf } from './environment.ts';
 import { controlsOf } from './network.ts';
 import type { SandboxCapabilities, SandboxNetwork, SandboxProvider, SandboxRef } from './port.ts';
 
+/** An image may have to be fetched, or files restored. */
+const MAKING_MS = 20 * 60_000;
 /** Steps that a saved set-up has behind it. */
 const STEPS_OF_SETUP = ['packages', 'setup', 'saved'] as const;
 /** Steps after the creation, in order. */
@@ -40,7 +43,7 @@ export async function createSandbox(
   const trustBundleFile = trustBundle(deps, network);
   const make = (from: SandboxStart | null): Promise<SandboxRef> => {
     const made = { sandboxId: row.id, network, snapshot: from?.ref, trustBundleFile };
-    return provider.create(specOf(deps, session, made), row.id, signal);
+    return provider.create(specOf(deps, session, made), row.id, answerWithin(signal, MAKING_MS));
   };
   let from = start;
   let ref: SandboxRef;

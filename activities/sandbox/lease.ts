@@ -133,10 +133,11 @@ async function wake(
   given: AbortSignal,
 ): Promise<boolean> {
   if (sandbox.state === 'running') {
-    const info = await provider.get(ref, given);
+    const signal = AbortSignal.any([given, AbortSignal.timeout(WAKE_MS)]);
+    const info = await provider.get(ref, signal);
     if (info === null) return false;
     if (info.state === 'running') {
-      await provider.extend(ref, LIMITS.sandboxLeaseMs, given);
+      await provider.extend(ref, LIMITS.sandboxLeaseMs, signal);
       // It runs, unless somebody has begun to put it to sleep meanwhile.
       if (await renewSandbox(deps.pool, sandbox.id, LIMITS.sandboxLeaseMs)) return true;
     }

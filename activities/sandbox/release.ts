@@ -15,6 +15,9 @@ export async function releaseSandbox(
   // A creation under way finds the row destroyed and takes back what it made.
   if (row.ref !== null) await deps.sandboxProvider(row.provider).destroy(row.ref, signal);
   await updateSandbox(deps.pool, id, 'destroyed', 0);
+  // One that was recorded just before that thinks it is wanted.
+  const late = row.ref === null ? ((await getSandbox(deps.pool, id))?.ref ?? null) : null;
+  if (late !== null) await deps.sandboxProvider(row.provider).destroy(late, signal);
   if (row.egressOpen) await closeEgress(deps, id, signal);
 }
 

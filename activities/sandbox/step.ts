@@ -5,6 +5,7 @@ import type { EventDraft } from '../../db/queries/events.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import { lockSession } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { answerWithin } from './abort.ts';
 import type { Lease } from './lease.ts';
 import type { ExecState } from './port.ts';
 
@@ -61,11 +62,11 @@ export async function runStep(lease: Lease, step: Step, signal: AbortSignal): Pr
   const { name, ...command } = step;
   const execId = `prepare.${name}`;
   const startedMs = Date.now();
-  await provider.execStart(ref, { execId, env, ...command }, signal);
+  await provider.execStart(ref, { execId, env, ...command }, answerWithin(signal));
   const tail = new Tail();
   let next = { out: 0, err: 0 };
   for (;;) {
-    const poll = await provider.execPoll(ref, execId, next, POLL_MS, signal);
+    const poll = await provider.execPoll(ref, execId, next, POLL_MS, answerWithin(signal, POLL_MS));
     tail.add(poll.stdout);
     tail.add(poll.stderr);
     next = poll.next;

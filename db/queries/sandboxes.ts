@@ -278,11 +278,13 @@ export async function addNote(db: Queryable, id: string, note: string): Promise<
   ]);
 }
 
-/** What the agent was not told yet; it counts as told from here on. */
-export async function takeNote(tx: Queryable, id: string): Promise<string | null> {
+/** What the agent was not told yet of the sandbox a running effect is in; it counts as told from here on. */
+export async function takeNote(tx: Queryable, effect: { id: string; generation: number }): Promise<string | null> {
   const result = await tx.query<{ note: string }>(
-    'UPDATE sandboxes SET told_at = now() WHERE id = $1 AND note IS NOT NULL AND told_at IS NULL RETURNING note',
-    [id],
+    `UPDATE sandboxes b SET told_at = now() FROM effects e
+     WHERE e.id = $1 AND e.state = 'started' AND e.generation = $2 AND b.id = e.sandbox_id
+       AND b.note IS NOT NULL AND b.told_at IS NULL RETURNING b.note`,
+    [effect.id, effect.generation],
   );
   return result.rows[0]?.note ?? null;
 }
