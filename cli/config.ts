@@ -15,6 +15,8 @@ export interface CliConfig {
   /** Hosts that routes of teams may go to. */
   gatewayHosts: string | undefined;
   portsUrl: string | undefined;
+  /** Where clients reach the api; undefined: where it listens. */
+  publicUrl: string | undefined;
 }
 
 const text = (name: string): string | undefined => {
@@ -35,6 +37,7 @@ export function readConfig(): CliConfig {
     logLevel: text('LONGHAUL_LOG_LEVEL'),
     gatewayHosts: text('LONGHAUL_GATEWAY_HOSTS'),
     portsUrl: text('LONGHAUL_PORTS_URL'),
+    publicUrl: text('LONGHAUL_PUBLIC_URL'),
   };
 }
 

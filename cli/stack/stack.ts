@@ -222,6 +222,7 @@ export class Stack {
       LONGHAUL_HOME: this.#paths.home,
       LONGHAUL_API_HOST: '127.0.0.1',
       LONGHAUL_API_PORT: String(apiPort),
+      LONGHAUL_PUBLIC_URL: this.#config.publicUrl ?? apiUrl,
       LONGHAUL_GATEWAY_URL: apiUrl,
       LONGHAUL_SCRIPTED: '1',
       // On this machine everybody with a key is its owner.
