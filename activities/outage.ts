@@ -29,7 +29,7 @@ export async function giveUpLate(
   { sessionId, place }: { sessionId: string; place: string },
   thrown: unknown,
 ): Promise<unknown> {
-  const error = isTimeout(thrown) ? noAnswer(thrown) : thrown;
+  const error = sandboxError(thrown);
   const code = error instanceof LonghaulError ? error.code : error instanceof ApplicationFailure ? error.type : null;
   if (!SANDBOX_AWAY.has(code)) return error;
   const awayMs = await noteOutage(pool, sessionId, place);
@@ -39,13 +39,10 @@ export async function giveUpLate(
   return ApplicationFailure.nonRetryable(`no sandbox for ${inWords(awayMs)}. ${next}`, 'sandbox_unavailable');
 }
 
-/** One of our own limits of what we ask providers. */
-function isTimeout(error: unknown): boolean {
-  return error instanceof Error && error.name === 'TimeoutError';
-}
-
-function noAnswer(cause: unknown): LonghaulError {
-  return new LonghaulError('sandbox_unavailable', 'the provider of the sandbox does not answer', { cause });
+/** A provider that did not answer within one of our own limits is away, like one that says so. */
+export function sandboxError(thrown: unknown): unknown {
+  if (!(thrown instanceof Error) || thrown.name !== 'TimeoutError') return thrown;
+  return new LonghaulError('sandbox_unavailable', 'the provider of the sandbox does not answer', { cause: thrown });
 }
 
 /** For people: how long something was away. */

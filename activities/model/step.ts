@@ -13,7 +13,7 @@ import type { ModelStepArgs, ModelStepResult, StepRef } from '../../workflows/ac
 import { collectOutputsOf } from '../artifacts/collect.ts';
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
-import { inWords, noteOutage } from '../outage.ts';
+import { inWords, noteOutage, sandboxError } from '../outage.ts';
 import { closeStaleTurns, recordTurnEnd } from '../../db/queries/turn-end.ts';
 import { modelStartId, placeOf, textEventIds } from './answer.ts';
 import { callModel, cancelModelCall } from './gateway-client.ts';
@@ -95,7 +95,7 @@ async function noteOf(deps: ActivityDeps, { environment, resources }: SessionFor
     return workspaceNote(environment, reachOf(network, environment), resources);
   } catch (error) {
     // A provider that is away is told when a tool needs it; the model may have something to say without.
-    if (!(error instanceof LonghaulError)) throw error;
+    if (!(sandboxError(error) instanceof LonghaulError)) throw error;
     return workspaceNote(environment, 'none', resources);
   }
 }

@@ -152,29 +152,38 @@ describe('what is away for too long', { timeout: BED_PATIENCE_MS * 2 }, () => {
     expect(await driver.one('SELECT count(*)::int AS n FROM outages WHERE session_id = $1', session)).toEqual({ n: 0 });
   });
 
-  it('a sandbox: tried again for a while, then the turn fails with what to do', async () => {
-    const provider = bed.deps.sandboxProvider.bind(bed.deps);
-    bed.deps.sandboxProvider = () => {
-      throw new LonghaulError('sandbox_unavailable', 'the provider is down');
-    };
-    try {
-      const [patient, late] = [
-        await open([{ tools: [bash('echo back')] }, { text: 'went on' }]),
-        await open([{ tools: [bash('echo never')] }, { text: 'unused' }]),
-      ];
-      await bed.start();
-      await driver.until('a first failure', patient, failedOnce);
-      await driver.until('a first failure', late, failedOnce);
-      await api.pool.query('UPDATE outages SET away_ms = $2 WHERE session_id = $1', [late, LIMITS.sandboxOutageMs]);
-      await driver.until('the turn is over', late, turnOver);
-      expect(await stopOf(late)).toBe('retries_exhausted');
-      const { reason } = await driver.one<{ reason: string }>('SELECT reason FROM inputs WHERE session_id = $1', late);
-      expect(reason).toMatch(/^sandbox_unavailable: no sandbox for 15 minutes\. Run `longhaul doctor`/);
-      bed.deps.sandboxProvider = provider;
-      await driver.until('the turn is over', patient, turnOver);
-      expect(await stopOf(patient)).toBe('end_turn');
-    } finally {
-      bed.deps.sandboxProvider = provider;
-    }
-  });
+  it.each([
+    ['that says so', new LonghaulError('sandbox_unavailable', 'the provider is down')],
+    ['that does not answer', new DOMException('The operation was aborted due to timeout', 'TimeoutError')],
+  ])(
+    'a sandbox, of a provider %s: tried again for a while, then the turn fails with what to do',
+    async (_how, thrown) => {
+      const provider = bed.deps.sandboxProvider.bind(bed.deps);
+      bed.deps.sandboxProvider = () => {
+        throw thrown;
+      };
+      try {
+        const [patient, late] = [
+          await open([{ tools: [bash('echo back')] }, { text: 'went on' }]),
+          await open([{ tools: [bash('echo never')] }, { text: 'unused' }]),
+        ];
+        await bed.start();
+        await driver.until('a first failure', patient, failedOnce);
+        await driver.until('a first failure', late, failedOnce);
+        await api.pool.query('UPDATE outages SET away_ms = $2 WHERE session_id = $1', [late, LIMITS.sandboxOutageMs]);
+        await driver.until('the turn is over', late, turnOver);
+        expect(await stopOf(late)).toBe('retries_exhausted');
+        const { reason } = await driver.one<{ reason: string }>(
+          'SELECT reason FROM inputs WHERE session_id = $1',
+          late,
+        );
+        expect(reason).toMatch(/^sandbox_unavailable: no sandbox for 15 minutes\. Run `longhaul doctor`/);
+        bed.deps.sandboxProvider = provider;
+        await driver.until('the turn is over', patient, turnOver);
+        expect(await stopOf(patient)).toBe('end_turn');
+      } finally {
+        bed.deps.sandboxProvider = provider;
+      }
+    },
+  );
 });
