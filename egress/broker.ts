@@ -83,6 +83,9 @@ export class Broker implements ControlTarget {
       logger,
       identify: (username, password) => this.#identify(username, password),
     });
+    options.policies.onRulesChanged?.((sessionId) => {
+      for (const { egress } of this.#ofSession(sessionId)) egress.renew();
+    });
     this.#sweeping = setInterval(() => void this.#sweep(), SWEEP_MS);
     this.#sweeping.unref();
   }
@@ -126,9 +129,10 @@ export class Broker implements ControlTarget {
   async reconcile(): Promise<void> {
     const known = new Map((await this.#options.directory.list()).map((each) => [each.sandboxId, each]));
     for (const { sandboxId, sessionId, point } of known.values()) {
-      if (this.#isClosed || (point === null && this.#attached.has(sandboxId))) continue;
+      const attached = this.#attached.get(sandboxId);
+      if (this.#isClosed || (attached !== undefined && isSame(attached.listener?.point ?? null, point))) continue;
       try {
-        await this.attach(sandboxId, sessionId, point);
+        await this.#attachAsWritten(sandboxId);
         this.#complaints.delete(sandboxId);
       } catch (error) {
         // Once for each reason: this is tried again every few seconds.
@@ -144,6 +148,14 @@ export class Broker implements ControlTarget {
       if (known.has(sandboxId) || (await this.#options.directory.find(sandboxId)) !== null) continue;
       await this.detach(sandboxId);
     }
+  }
+
+  /** What is written down may have changed since a list was read: a sandbox that woke has another network. */
+  #attachAsWritten(sandboxId: string): Promise<void> {
+    return this.#change(sandboxId, async () => {
+      const row = await this.#options.directory.find(sandboxId);
+      if (row !== null) await this.#attach(row.sandboxId, row.sessionId, row.point);
+    });
   }
 
   /** Whose a request to the public listener is, by what it says. */

@@ -109,6 +109,8 @@ export interface EgressPolicies {
   open(sandbox: SandboxIdentity): Promise<PolicyEngine>;
   /** Policy or credentials of the session changed: read again, now. */
   refresh(sessionId: string): Promise<void>;
+  /** Tells whenever the rules of a session are others than they were: what is open and cannot be looked into has to end. */
+  onRulesChanged?(tell: (sessionId: string) => void): void;
   /** The session ended: forget its values; its engines deny all from now on. */
   revoke(sessionId: string): Promise<void>;
   /** Takes live values of the session, in all encodings, out of texts. */

@@ -46,6 +46,7 @@ export class Policies implements EgressPolicies {
   readonly #open = new Map<string, number>();
   readonly #end = new AbortController();
   readonly #background: Promise<void>[];
+  #tell: (sessionId: string) => void = () => undefined;
 
   constructor(options: PolicyOptions) {
     this.#options = options;
@@ -86,6 +87,10 @@ export class Policies implements EgressPolicies {
   async refresh(sessionId: string): Promise<void> {
     this.#deps.asks.forget(sessionId);
     if (this.#sessions.has(sessionId)) await this.#reload(sessionId);
+  }
+
+  onRulesChanged(tell: (sessionId: string) => void): void {
+    this.#tell = tell;
   }
 
   async revoke(sessionId: string): Promise<void> {
@@ -143,13 +148,21 @@ export class Policies implements EgressPolicies {
     await this.#reloads.get(sessionId)?.catch(() => undefined);
     const running = this.#reloads.get(sessionId);
     if (running !== undefined) return running;
-    const work = this.#session(sessionId).then((state) => state.reload(this.#options.pool, this.#options));
+    const work = this.#readAgain(sessionId);
     this.#reloads.set(sessionId, work);
     try {
       await work;
     } finally {
       this.#reloads.delete(sessionId);
     }
+  }
+
+  async #readAgain(sessionId: string): Promise<void> {
+    const state = await this.#session(sessionId);
+    const before = JSON.stringify(state.session.teamPolicy);
+    await state.reload(this.#options.pool, this.#options);
+    // The rest of the rules is fixed for the session's life.
+    if (JSON.stringify(state.session.teamPolicy) !== before) this.#tell(sessionId);
   }
 
   #closed(sessionId: string): void {

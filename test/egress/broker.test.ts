@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import net, { type AddressInfo, type Socket } from 'node:net';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { readEgressConfig } from '../../egress/config.ts';
 import { connectInside, listenInside } from '../../egress/namespace/porter.ts';
 import {
@@ -260,7 +260,9 @@ describe('sandboxes that are elsewhere', () => {
       // It is for the proxy: the upstream never sees it.
       expect(JSON.stringify(plain.requests)).not.toContain(access.password);
       expect(JSON.stringify(plain.requests)).not.toContain('proxy-authorization');
-      expect(bed.log().at(-1)).toMatchObject({ type: 'record', sandboxId: 'remote-one' });
+      await vi.waitFor(() => expect(bed.log().at(-1)).toMatchObject({ type: 'record', sandboxId: 'remote-one' }), {
+        timeout: LONG_MS,
+      });
       const refused = [
         null,
         'remote-one:',

@@ -158,6 +158,23 @@ describe('hosts', () => {
     await allowed(engine, head('https://good.test/'));
   });
 
+  it('a change of the rules of a team is told to the data plane, and nothing else is', async () => {
+    const told: string[] = [];
+    bed.policies.onRulesChanged((sessionId) => told.push(sessionId));
+    const sessionId = await bed.session({ type: 'unrestricted' }, 'team-changing');
+    const engine = await bed.open(sessionId);
+    await allowed(engine, head('https://late.test/'));
+    await bed.policies.refresh(sessionId);
+    expect(told).toEqual([]);
+    await bed.pool.query(
+      `INSERT INTO egress_policies (team_id, policy, updated_by) VALUES ('team-changing', $1, 'ada')`,
+      [{ rules: [{ host: 'late.test', methods: null, paths: null, action: 'deny' }] }],
+    );
+    await bed.policies.refresh(sessionId);
+    expect(told).toEqual([sessionId]);
+    expect(await denied(engine, head('https://late.test/'))).toMatchObject({ code: 'rule_denied' });
+  });
+
   it('private addresses are opened by network, address or host', async () => {
     const engine = await bed.open(
       await bed.session({ type: 'limited', private_addresses: ['10.1.0.0/16', 'fd00::1', 'db.internal'] }),
