@@ -59,14 +59,18 @@ const COLUMNS = `id, team_id, name, description, agent_id, agent_version, enviro
 const FIELD_COLUMNS = `name, description, agent_id, agent_version, environment_id, initial_events, schedule, budget, limits,
   vault_ids, labels, repo, metadata`;
 
+/** One without a schedule has none at Temporal either: nothing is to be told there, and nobody waits for it. */
+const REVISE = 'schedule_revision = schedule_revision + CASE WHEN schedule IS NULL THEN 0 ELSE 1 END';
+
 export async function insertDeployment(
   tx: Queryable,
   owner: { teamId: string; createdBy: string },
   fields: DeploymentFields,
 ): Promise<DeploymentRow> {
   const result = await tx.query(
-    `INSERT INTO deployments (${FIELD_COLUMNS}, id, team_id, created_by, status)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 'active') RETURNING ${COLUMNS}`,
+    `INSERT INTO deployments (${FIELD_COLUMNS}, id, team_id, created_by, status, schedule_revision, schedule_synced_revision)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 'active',
+       1, CASE WHEN $7::jsonb IS NULL THEN 1 ELSE 0 END) RETURNING ${COLUMNS}`,
     [...values(fields), newId('deployment'), owner.teamId, owner.createdBy],
   );
   return toCamel<DeploymentRow>(result.rows[0] as object);
@@ -89,7 +93,8 @@ export async function getDeployment(
 export async function updateDeployment(tx: Queryable, id: string, fields: DeploymentFields): Promise<DeploymentRow> {
   const result = await tx.query(
     `UPDATE deployments SET (${FIELD_COLUMNS}) = ROW ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8::jsonb, $9::jsonb, $10::jsonb, $11::jsonb, $12, $13::jsonb),
-       updated_at = now(), schedule_revision = schedule_revision + 1 WHERE id = $14 RETURNING ${COLUMNS}`,
+       updated_at = now(), schedule_revision = schedule_revision + CASE WHEN $7::jsonb IS NULL AND schedule IS NULL THEN 0 ELSE 1 END
+     WHERE id = $14 RETURNING ${COLUMNS}`,
     [...values(fields), id],
   );
   return toCamel<DeploymentRow>(result.rows[0] as object);
@@ -103,7 +108,7 @@ export async function setDeploymentStatus(
   reason: { type: string; [key: string]: unknown } | null,
 ): Promise<DeploymentRow> {
   const result = await tx.query(
-    `UPDATE deployments SET status = $2, paused_reason = $3, updated_at = now(), schedule_revision = schedule_revision + 1
+    `UPDATE deployments SET status = $2, paused_reason = $3, updated_at = now(), ${REVISE}
      WHERE id = $1 RETURNING ${COLUMNS}`,
     [id, status, reason === null ? null : JSON.stringify(reason)],
   );
@@ -112,8 +117,7 @@ export async function setDeploymentStatus(
 
 export async function archiveDeployment(tx: Queryable, id: string): Promise<DeploymentRow> {
   const result = await tx.query(
-    `UPDATE deployments SET archived_at = coalesce(archived_at, now()), updated_at = now(),
-       schedule_revision = schedule_revision + 1 WHERE id = $1 RETURNING ${COLUMNS}`,
+    `UPDATE deployments SET archived_at = coalesce(archived_at, now()), updated_at = now(), ${REVISE} WHERE id = $1 RETURNING ${COLUMNS}`,
     [id],
   );
   return toCamel<DeploymentRow>(result.rows[0] as object);

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { specOf, upcomingRuns } from '../../api/schedules.ts';
 import { sweepOnce } from '../../api/sweep.ts';
 import { withTransaction } from '../../db/pool.ts';
-import { createDeploymentSession } from '../../db/queries/deployments.ts';
+import { createDeploymentSession, listUnsynced } from '../../db/queries/deployments.ts';
 import { deploymentScheduleId, manualRunWorkflowId } from '../../workflows/ids.ts';
 import type { TestApi } from './support.ts';
 import { makeAgent, testApi } from './support.ts';
@@ -91,6 +91,27 @@ describe('schedules', () => {
     await sweepOnce(api.services, 0);
     expect((await handleOf(id).describe()).info.nextActionTimes.length).toBeGreaterThan(0);
     await api.post(`/v1/deployments/${id}`, { schedule: null }).expect(200);
+    await expect(handleOf(id).describe()).rejects.toBeInstanceOf(ScheduleNotFoundError);
+  });
+
+  it('of a deployment that has none leave nothing to tell Temporal, until it has one', async () => {
+    const away = await testApi({ temporalAddress: '127.0.0.1:1' });
+    try {
+      const { agentId, environmentId } = await makeAgent(away);
+      const fields = body({ agent: agentId, environment_id: environmentId });
+      const path = `/v1/deployments/${(await away.post('/v1/deployments', fields).expect(200)).body.id}`;
+      await away.post(path, { name: 'Another' }).expect(200);
+      for (const change of ['pause', 'unpause', 'archive']) await away.post(`${path}/${change}`).expect(200);
+      // What could not be told would be here.
+      expect(await listUnsynced(away.pool, -60_000, 10)).toEqual([]);
+    } finally {
+      await away.close();
+    }
+    const id = await create();
+    await expect(handleOf(id).describe()).rejects.toBeInstanceOf(ScheduleNotFoundError);
+    await api.post(`/v1/deployments/${id}`, cron('0 9 * * *', 'UTC')).expect(200);
+    expect((await handleOf(id).describe()).state.paused).toBe(false);
+    await api.post(`/v1/deployments/${id}/archive`).expect(200);
     await expect(handleOf(id).describe()).rejects.toBeInstanceOf(ScheduleNotFoundError);
   });
 

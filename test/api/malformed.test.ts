@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import request from 'supertest';
 import type { AddressInfo } from 'node:net';
 import { connect } from 'node:net';
-import { createServer } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { TestApi } from './support.ts';
@@ -28,12 +28,16 @@ interface Route {
 }
 
 let api: TestApi;
+/** One for all requests: a server of its own for each costs more than the request. */
+let server: Server;
 let ids: Record<string, string>;
 /** Bodies that are taken as they are, so that a bad field meets the code behind the schema. */
 let bases: Record<string, Record<string, unknown>>;
 let routes: Route[];
 beforeAll(async () => {
   api = await testApi({ temporalAddress: '127.0.0.1:1' });
+  server = createServer(api.app);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { agentId, environmentId } = await makeAgent(api);
   const sessionId = await makeSession(api);
   const deployment = await api
@@ -70,7 +74,7 @@ beforeAll(async () => {
     session_id: sessionId,
     deployment_id: deployment.body.id as string,
   };
-  const document = (await request(api.app).get('/openapi.json').expect(200)).body as Document;
+  const document = (await request(server).get('/openapi.json').expect(200)).body as Document;
   routes = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => {
       const schema = operation.requestBody?.content['application/json']?.schema;
@@ -85,7 +89,11 @@ beforeAll(async () => {
     }),
   );
 }, 120_000);
-afterAll(() => api.close());
+afterAll(async () => {
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  await api.close();
+});
 
 const fill = (path: string) => path.replaceAll(/\{(\w+)\}/g, (_all, name: string) => ids[name] ?? `${name}_none`);
 
@@ -105,7 +113,7 @@ function expectNoServerError(answer: request.Response, what: string): void {
   }
 }
 function send(method: string, path: string): request.Test {
-  const agent = request(api.app);
+  const agent = request(server);
   const test = method === 'get' ? agent.get(path) : method === 'delete' ? agent.delete(path) : agent.post(path);
   return test.set('authorization', `Bearer ${api.key}`);
 }
@@ -236,10 +244,10 @@ describe('every route', () => {
       }
       if (route.path.startsWith('/v1/')) {
         const answer = await (route.method === 'get'
-          ? request(api.app).get(fill(route.path))
+          ? request(server).get(fill(route.path))
           : route.method === 'delete'
-            ? request(api.app).delete(fill(route.path))
-            : request(api.app).post(fill(route.path)).send({}));
+            ? request(server).delete(fill(route.path))
+            : request(server).post(fill(route.path)).send({}));
         // A link is its own key; a wrong one opens nothing.
         expect(answer.status, route.path).toBe(route.path.startsWith('/v1/file_links/') ? 404 : 401);
       }
@@ -265,7 +273,7 @@ describe('every route', () => {
   it('says what is not there or not possible', async () => {
     expect((await send('get', '/v1/nothing')).body.error.code).toBe('route_not_found');
     expect((await send('get', '//')).status).toBe(404);
-    const wrong = await request(api.app).put('/v1/agents').set('authorization', `Bearer ${api.key}`).send({});
+    const wrong = await request(server).put('/v1/agents').set('authorization', `Bearer ${api.key}`).send({});
     expect(wrong.status).toBe(405);
     expect(wrong.headers['allow']).toBe('POST, GET');
     const body = JSON.stringify({ name: 'x', model: 'm', system: 'y'.repeat(LIMITS.requestBodyBytes) });
@@ -279,8 +287,6 @@ describe('every route', () => {
 });
 
 it('answers broken HTTP without dying', async () => {
-  const server = createServer(api.app);
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
   const raw = (text: string) =>
     new Promise<string>((resolve) => {
@@ -290,27 +296,20 @@ it('answers broken HTTP without dying', async () => {
       socket.on('close', () => resolve(answer));
       socket.on('error', () => resolve(answer));
     });
-  try {
-    for (const line of [
-      'GET // HTTP/1.1',
-      'GET http:// HTTP/1.1',
-      'GET * HTTP/1.1',
-      'GET /%E0%A4%A HTTP/1.1',
-      'GET /v1/agents/%E0%A4%A HTTP/1.1',
-      'POST /v1/agents?%%% HTTP/1.1',
-    ]) {
-      const answer = await raw(`${line}\r\nhost: x\r\nconnection: close\r\n\r\n`);
-      expect(answer, line).toMatch(/^HTTP\/1\.1 4\d\d/);
-    }
-    await raw(
-      'POST /v1/agents HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"na',
-    );
-    const health = await fetch(`http://127.0.0.1:${port}/healthz`);
-    expect(health.status).toBe(200);
-  } finally {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
+  for (const line of [
+    'GET // HTTP/1.1',
+    'GET http:// HTTP/1.1',
+    'GET * HTTP/1.1',
+    'GET /%E0%A4%A HTTP/1.1',
+    'GET /v1/agents/%E0%A4%A HTTP/1.1',
+    'POST /v1/agents?%%% HTTP/1.1',
+  ]) {
+    const answer = await raw(`${line}\r\nhost: x\r\nconnection: close\r\n\r\n`);
+    expect(answer, line).toMatch(/^HTTP\/1\.1 4\d\d/);
   }
+  await raw('POST /v1/agents HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"na');
+  const health = await fetch(`http://127.0.0.1:${port}/healthz`);
+  expect(health.status).toBe(200);
 });
 
 function decodeIfPossible(path: string): string {
