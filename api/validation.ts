@@ -1,5 +1,6 @@
 import type { z } from 'zod';
-import { LonghaulError } from '../contracts/error-codes.ts';
+import type { ErrorCode } from '../contracts/error-codes.ts';
+import { ERROR_CATALOGUE, LonghaulError } from '../contracts/error-codes.ts';
 import { checkText } from './request-json.ts';
 
 /** Checks `value` against `schema`; the error names the first offending field. */
@@ -10,7 +11,13 @@ export function parseWith<T extends z.ZodType>(schema: T, value: unknown): z.out
   const extra = issue?.code === 'unrecognized_keys' ? issue.keys[0] : undefined;
   const field = fieldName([...(issue?.path ?? []), ...(extra === undefined ? [] : [extra])]);
   const message = extra === undefined ? (issue?.message ?? 'is not valid') : 'unknown field';
-  throw new LonghaulError('invalid_request', message, field === '' ? {} : { field });
+  throw new LonghaulError(codeOf(issue), message, field === '' ? {} : { field });
+}
+
+/** A refinement may name an entry of the catalogue that says more than that something is wrong. */
+function codeOf(issue: Issue | undefined): ErrorCode {
+  const code: unknown = issue?.code === 'custom' ? issue.params?.['code'] : undefined;
+  return typeof code === 'string' && Object.hasOwn(ERROR_CATALOGUE, code) ? (code as ErrorCode) : 'invalid_request';
 }
 
 type Issue = z.core.$ZodIssue;

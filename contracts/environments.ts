@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { PackageManager } from './definitions.ts';
 import { PACKAGE_MANAGERS, SANDBOX_PROVIDER_NAMES } from './definitions.ts';
+import type { ErrorCode } from './error-codes.ts';
 import { descriptionField, metadata, metadataPatch, nameField, time } from './fields.ts';
 import { LIMITS } from './limits.ts';
 import { networking, networkingParam } from './networking.ts';
@@ -10,12 +11,24 @@ const packageList = z.array(z.string().min(1).max(256)).max(200);
 const packageLists = <T extends z.ZodType>(list: T) =>
   Object.fromEntries(PACKAGE_MANAGERS.map((name) => [name, list])) as Record<PackageManager, T>;
 
-const httpsUrl = z
-  .url({ protocol: /^https$/, error: 'must be an https URL: git over ssh does not go through the egress broker' })
+/** `ssh://` and its like, or `git@host:path`, which only ssh understands. */
+const SSH_URL = /^(?:(?:git\+)?ssh(?:\+git)?:\/\/|(?:[^/\s:@]+@[^/\s:]+|[\w-]+(?:\.[\w-]+)+):(?!\/\/))/i;
+const OVER_SSH: ErrorCode = 'git_over_ssh';
+
+/** Where git clones from: https alone, since the egress broker can put a token into a request but no key into ssh. */
+export const gitUrl = z
+  .string()
   .max(LIMITS.urlChars)
-  .refine((url) => !URL.canParse(url) || (new URL(url).username === '' && new URL(url).password === ''), {
-    error: 'must hold no credentials; name one of a vault',
-  });
+  .superRefine((text, context) => {
+    const refuse = (message: string, params = {}): void => context.addIssue({ code: 'custom', message, params });
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    if (SSH_URL.test(text)) {
+      const message = 'git over ssh does not go through the egress broker; give the https URL and a token';
+      refuse(message, { code: OVER_SSH });
+    } else if (url === undefined || !/^https:\/\/\S+$/i.test(text)) refuse('must be an https URL');
+    else if (url.username !== '' || url.password !== '') refuse('must hold no credentials; name one of a vault');
+  })
+  .meta({ format: 'uri' });
 /** Absolute, below /workspace, without `.` and `..`. */
 export const mountPath = z
   .string()
@@ -26,11 +39,10 @@ export const gitBranch = z
   .max(LIMITS.nameChars)
   .regex(/^(?!-)(?!.*(\.\.|@\{|\/\/|\.lock$))[\w][\w./@+-]*$/, 'must be the name of a branch');
 export const gitCommit = z.string().regex(/^[0-9a-f]{7,64}$/, 'must be a commit id in lower-case hexadecimal');
-export const gitUrl = httpsUrl;
 
 const repositoryParam = z
   .strictObject({
-    url: httpsUrl,
+    url: gitUrl,
     branch: gitBranch.nullish(),
     commit: gitCommit.nullish(),
     mount_path: mountPath.nullish(),

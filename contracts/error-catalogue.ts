@@ -45,6 +45,7 @@ export const ERROR_CATALOGUE = {
     conversation_too_long: 'Send the next message with a model of a larger context, or go on in a new session.',
     sandbox_unsupported: 'Choose a sandbox provider that can do this; `capabilities` tells which.',
     sandbox_invalid: 'Correct the argument the message names.',
+    git_over_ssh: 'Give the https URL of the repository and a token, by a `git` credential or `authorization_token`.',
   }),
   ...alike(401, 'authentication_error', 'final', {
     missing_api_key: 'Send Authorization: Bearer <key> or x-api-key.',

@@ -66,7 +66,8 @@ export function credentialFor(
   }
   const found = credentials.find(({ credentialId, name, env }) => [credentialId, name, env].includes(wanted));
   if (found !== undefined) return found;
-  throw new LonghaulError('sandbox_invalid', `no vault of the session holds the credential ${wanted}`);
+  const why = `no vault of the session holds the credential ${wanted} for requests; a key for ssh is none: git needs a token`;
+  throw new LonghaulError('sandbox_invalid', why);
 }
 
 function matches(pattern: string, hostname: string): boolean {

@@ -93,6 +93,7 @@ describe('resources of a session, through the official SDK', { timeout: 120_000 
     await refused([{ type: 'memory_store', memory_store_id: 'm' }], 'resources[0].type');
     const url = 'https://github.com/acme/shop';
     await refused([{ type: 'github_repository', url: 'http://github.com/acme/shop' }], 'resources[0].url');
+    await refused([{ type: 'github_repository', url: ' https://github.com/acme/shop' }], 'resources[0].url');
     await refused(
       [{ type: 'github_repository', url, authorization_token: 'two words' }],
       'resources[0].authorization_token',
@@ -105,6 +106,31 @@ describe('resources of a session, through the official SDK', { timeout: 120_000 
       ],
       'resources[1].mount_path',
     );
+  });
+
+  it('says what to do instead of git over ssh, here and in environments', async () => {
+    const next = 'Give the https URL of the repository and a token';
+    for (const url of [
+      'ssh://git@github.com/acme/shop',
+      'git+ssh://github.com/a/b',
+      'git@github.com:acme/shop.git',
+      'github.com:a/b',
+    ]) {
+      const resources = [{ type: 'github_repository', url, authorization_token: TOKEN }];
+      const session = { agent: agentId, environment_id: environmentId, resources };
+      const config = { type: 'cloud', repositories: [{ url: 'https://github.com/acme/shop' }, { url }] };
+      for (const [answer, field] of [
+        [await api.post('/v1/sessions', session).expect(400), 'resources[0].url'],
+        [await api.post('/v1/environments', { name: 'Box', config }).expect(400), 'config.repositories[1].url'],
+        [await api.post(`/v1/environments/${environmentId}`, { config }).expect(400), 'config.repositories[1].url'],
+      ] as const) {
+        expect(answer.body.error).toMatchObject({ code: 'git_over_ssh', field, next: expect.stringContaining(next) });
+        expect(answer.text).not.toContain(TOKEN);
+      }
+    }
+    const { rows } = await api.pool.query(`SELECT 1 FROM vaults v WHERE v.metadata->>'longhaul' = 'session'
+      AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.vault_ids ? v.id)`);
+    expect(rows).toEqual([]);
   });
 
   const upload = async (by = client): Promise<string> =>
