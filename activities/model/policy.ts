@@ -3,7 +3,7 @@ import { READ_ONLY_TOOLS } from '../../contracts/definitions.ts';
 import type { PermissionPolicy, PolicyVerdict } from '../../contracts/states.ts';
 import { assertNever } from '../../contracts/states.ts';
 import { isBuiltinTool } from '../../contracts/tool-inputs.ts';
-import { isEnabled, toolsetOf } from './tools.ts';
+import { isEnabled, toolsetOf } from '../../contracts/agent-tools.ts';
 
 /** Part of every approval: which rules judged. */
 export const POLICY_VERSION = 'permissions/1';

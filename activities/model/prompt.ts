@@ -6,8 +6,8 @@ import type { Conversation, ResultRow } from '../../db/queries/conversation.ts';
 import { readConversation, readOutline } from '../../db/queries/conversation.ts';
 import type { AssistantBlock } from '../../db/queries/turns.ts';
 import { firstKept, LEFT_OUT, SHORT_RESULT_BYTES } from './cut.ts';
-import type { ToolDefinition } from './tools.ts';
-import { hasHands, toolDefinitions } from './tools.ts';
+import type { ToolDefinition } from '../../contracts/agent-tools.ts';
+import { hasHands, toolDefinitions } from '../../contracts/agent-tools.ts';
 
 export type PromptMessage =
   { role: 'user'; content: (ContentBlock | ToolResultBlock)[] } | { role: 'assistant'; content: AssistantBlock[] };

@@ -7,7 +7,7 @@ import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { excerpt, INPUT_FOLDER, keepWhole, OUTPUT_FOLDER } from '../effects/shorten.ts';
 import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
-import { hasHands } from './tools.ts';
+import { hasHands } from '../../contracts/agent-tools.ts';
 
 /**
  * Long messages and long answers of clients are shown in part, as long outputs of commands are: head, tail, and where the

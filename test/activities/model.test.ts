@@ -5,7 +5,7 @@ import { ChatReader, chatBody } from '../../activities/model/openai-chat.ts';
 import { judge } from '../../activities/model/policy.ts';
 import type { Prompt } from '../../activities/model/prompt.ts';
 import { inputProblem } from '../../contracts/tool-inputs.ts';
-import { toolDefinitions } from '../../activities/model/tools.ts';
+import { toolDefinitions } from '../../contracts/agent-tools.ts';
 
 const AGENT: AgentDefinition = {
   name: 'a',

@@ -1,6 +1,7 @@
-import type { AgentDefinition, AgentToolset, BuiltinToolName } from '../../contracts/definitions.ts';
-import { BUILTIN_TOOL_NAMES } from '../../contracts/definitions.ts';
-import { LIMITS } from '../../contracts/limits.ts';
+/** Zod-free: what a model is told of an agent’s tools, whatever loop drives it: prompts, the MCP endpoint and permissions read this. */
+import type { AgentDefinition, AgentToolset, BuiltinToolName } from './definitions.ts';
+import { BUILTIN_TOOL_NAMES } from './definitions.ts';
+import { LIMITS } from './limits.ts';
 
 /** A tool as the model is told about it. */
 export interface ToolDefinition {
