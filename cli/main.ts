@@ -201,6 +201,26 @@ program
     process.exitCode = await importLitellm(file, { output: options.output, json: options.json });
   });
 
+const harness = program.command('harness').description('programs of harnesses: OpenCode, Claude Code, Codex, …');
+
+harness
+  .command('install [names...]')
+  .description('install the pinned version of each (default: all that are missing); may be run again')
+  .addHelpText('after', '\nExample:\n  longhaul harness install opencode codex')
+  .action(async (names: string[]) => {
+    const { installHarnesses } = await import('./commands/harness.ts');
+    process.exitCode = await installHarnesses(names);
+  });
+
+harness
+  .command('doctor')
+  .description('what is installed, whether it starts, what it can do, and what to do next')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { harnessDoctor } = await import('./commands/harness.ts');
+    process.exitCode = await harnessDoctor(options);
+  });
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -125,6 +125,7 @@ export const ERROR_CATALOGUE = {
     credential_unavailable:
       'Retry; if it stays, check the vault back end the message names, and the master keys of the broker.',
     sandbox_unavailable: 'Run `longhaul doctor` to see what the sandbox needs.',
+    harness_unavailable: 'Run `longhaul harness doctor` where the worker runs to see what the harness needs.',
     database_unavailable: 'Retry: the database is restarting or unreachable.',
     temporal_unavailable: 'Retry: the Temporal server is restarting or unreachable.',
   }),

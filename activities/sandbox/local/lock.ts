@@ -8,16 +8,26 @@ const WAIT_MS = 20_000;
 /** A takeover is two system calls; one that takes this long was cut short by a crash. */
 const TAKEOVER_MS = 5_000;
 
+interface LockOptions {
+  waitMs?: number;
+  /** How long between two tries. */
+  everyMs?: number;
+  /** Thrown when the wait was in vain. */
+  busy?: () => LonghaulError;
+}
+
 /**
- * One process of this host at a time changes a sandbox. The lock is a symlink whose target names its owner, so there is
+ * One process of this host at a time does the work. The lock is a symlink whose target names its owner, so there is
  * no moment in which it is taken and nobody's; a lock whose owner died is taken over.
  */
-export async function withLock<T>(file: string, work: () => Promise<T>): Promise<T> {
+export async function withLock<T>(file: string, work: () => Promise<T>, options: LockOptions = {}): Promise<T> {
   const mine = `${process.pid}:${startTimeOf(process.pid) ?? ''}:${randomUUID()}`;
-  const deadlineMs = Date.now() + WAIT_MS;
+  const deadlineMs = Date.now() + (options.waitMs ?? WAIT_MS);
   while (!tryLock(file, mine)) {
-    if (Date.now() > deadlineMs) throw new LonghaulError('sandbox_unavailable', 'the sandbox is busy');
-    if (!removeStale(file)) await delay(5);
+    if (Date.now() > deadlineMs) {
+      throw options.busy?.() ?? new LonghaulError('sandbox_unavailable', 'the sandbox is busy');
+    }
+    if (!removeStale(file)) await delay(options.everyMs ?? 5);
   }
   try {
     return await work();
