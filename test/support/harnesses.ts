@@ -2,6 +2,8 @@ import { readHarnessConfig } from '../../activities/harness/config.ts';
 import { harnessBinary, installHarness, type HarnessBinary } from '../../activities/harness/installs.ts';
 import type { HarnessInstallName } from '../../contracts/harness-versions.ts';
 
+const say = (line: string): void => void process.stderr.write(`${line}\n`);
+
 type Availability = { binary: HarnessBinary } | { binary: undefined; reason: string };
 
 /**
@@ -13,7 +15,6 @@ export async function installed(name: HarnessInstallName): Promise<Availability>
   const found = harnessBinary(name, installDir);
   if (found !== undefined) return { binary: found };
   try {
-    const say = (line: string): void => void process.stderr.write(`${line}\n`);
     return { binary: (await installHarness(name, { installDir, env: process.env, say })).binary };
   } catch (error) {
     const reason = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, ' ').slice(0, 300);
