@@ -20,6 +20,8 @@ export interface HarnessCapabilities {
   hotReattach: boolean;
   /** A pending permission survives the end of the harness's process. */
   durablePermission: boolean;
+  /** The reason of a denial reaches the model; absent: yes. */
+  deniesWithReason?: boolean;
   /** Its own tools can be taken away, so that ours are its only hands. */
   remoteTools: boolean;
   skills: boolean;

@@ -128,6 +128,10 @@ class ScriptedCall implements RunningCall {
       this.#sendWhole(error.status, errorBody(this.#request.protocol, error.type ?? 'api_error', message));
       return;
     }
+    if (reply.raw !== undefined) {
+      this.#sendRaw(reply.raw.status, reply.raw.contentType, reply.raw.body);
+      return;
+    }
     if (isStored) await this.#store.keep(reply, parsed);
     if (parsed['stream'] === true) await this.#stream(reply, parsed, () => this.#counts.billed(place));
     else await this.#answerWhole(reply, () => this.#counts.billed(place));
@@ -201,8 +205,12 @@ class ScriptedCall implements RunningCall {
   }
 
   #sendWhole(status: number, body: object): void {
-    this.#sink.onHead(status, { 'content-type': 'application/json' });
-    this.#sink.onData(Buffer.from(JSON.stringify(body)));
+    this.#sendRaw(status, 'application/json', JSON.stringify(body));
+  }
+
+  #sendRaw(status: number, contentType: string, body: string): void {
+    this.#sink.onHead(status, { 'content-type': contentType });
+    this.#sink.onData(Buffer.from(body));
     this.#sink.onEnd();
   }
 }

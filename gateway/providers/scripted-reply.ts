@@ -32,6 +32,7 @@ export interface Reply {
   usage: ReplyUsage;
   timing: Pick<ScriptStep, 'delayMs' | 'chunkMs' | 'cutAfterChunks'>;
   error: ScriptStep['error'];
+  raw: ScriptStep['raw'];
 }
 
 /** Script name of calls that play no step. */
@@ -86,6 +87,7 @@ function replyOf(
     },
     timing: play,
     error: play.error,
+    raw: play.raw,
   };
 }
 

@@ -29,6 +29,14 @@ const stepSchema = z.strictObject({
       times: z.int().min(0).optional(),
     })
     .optional(),
+  /** This body instead of an answer, whatever the protocol: a proxy's page, a stream that is none. */
+  raw: z
+    .strictObject({
+      status: z.int().min(200).max(599).default(200),
+      contentType: z.string().regex(/^[\x20-\x7e]{1,200}$/),
+      body: z.string(),
+    })
+    .optional(),
   cutAfterChunks: z.int().min(0).max(MAX_CHUNKS).optional(),
   usage: z
     .strictObject({

@@ -209,6 +209,18 @@ describe('with the official Anthropic SDK', () => {
     expect(seen).toEqual(['a', 'b']);
   });
 
+  it.each([
+    // A page where a stream was asked for never reaches a caller.
+    ['text/html', '<h1>Sign in</h1>', 200, 529],
+    ['text/event-stream', 'data: {"oops\n\n', 200, 200],
+    ['text/plain', 'no backend', 503, 503],
+  ])('answers with a body of %s that is no answer', async (contentType, body, status, seen) => {
+    const request = messagesRequest(scriptText([{ raw: { contentType, body, status } }]), { stream: true });
+    const response = await post(`${gateway.url}/v1/messages`, key, request);
+    expect(response.status).toBe(seen);
+    expect((await response.text()).includes(body)).toBe(contentType !== 'text/html');
+  });
+
   it('sends as many chunks as the step says, with time between them', async () => {
     const started = performance.now();
     const body = messagesRequest(scriptText([{ text: 'hi', chunks: 6, chunkMs: 20, delayMs: 30 }]), { stream: true });
