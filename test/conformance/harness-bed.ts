@@ -59,7 +59,13 @@ export class HarnessWorld {
   readonly #parts: { bed: TestBed; gateway: GatewayProcess; tap: ModelTap; tools: ToolServer; folder: string };
   readonly #talks: Talk[] = [];
 
-  private constructor(parts: { bed: TestBed; gateway: GatewayProcess; tap: ModelTap; tools: ToolServer; folder: string }) {
+  private constructor(parts: {
+    bed: TestBed;
+    gateway: GatewayProcess;
+    tap: ModelTap;
+    tools: ToolServer;
+    folder: string;
+  }) {
     this.#parts = parts;
   }
 
@@ -76,7 +82,13 @@ export class HarnessWorld {
       ANTHROPIC_API_KEY: CANARY,
     });
     process.env['OPENAI_API_KEY'] = CANARY;
-    return new HarnessWorld({ bed, gateway, tap: await ModelTap.start(gateway.url), tools: await ToolServer.start(), folder });
+    return new HarnessWorld({
+      bed,
+      gateway,
+      tap: await ModelTap.start(gateway.url),
+      tools: await ToolServer.start(),
+      folder,
+    });
   }
 
   get tap(): ModelTap {
@@ -163,7 +175,12 @@ export class Talk {
   readonly #world: HarnessWorld;
   readonly #under: HarnessUnderTest;
 
-  constructor(world: HarnessWorld, under: HarnessUnderTest, spec: HarnessSpec, secrets: { key: string; token: string }) {
+  constructor(
+    world: HarnessWorld,
+    under: HarnessUnderTest,
+    spec: HarnessSpec,
+    secrets: { key: string; token: string },
+  ) {
     this.#world = world;
     this.#under = under;
     this.spec = spec;
@@ -191,7 +208,11 @@ export class Talk {
 
   start(text: string, options: TurnOptions): RunningTurn {
     const { turn, attempt = 1, gate = () => Promise.reject(new Error('nothing was to be asked')) } = options;
-    const place: ToolPlace = { cwd: this.spec.cwd, gate: (call) => host.whileWaiting(() => gate(call)), park: () => host.park() };
+    const place: ToolPlace = {
+      cwd: this.spec.cwd,
+      gate: (call) => host.whileWaiting(() => gate(call)),
+      park: () => host.park(),
+    };
     const host = new RecordingHost({
       permission: gate,
       callTool: ({ tool, input }) => this.#world.tools.call(place, tool, input),
@@ -234,7 +255,8 @@ export class Talk {
 
   /** Lines of a file that commands write in the working directory. */
   async lines(name: string): Promise<string[]> {
-    const text = await (this.#under.readFile ?? readLocal)(this.spec, name);
+    const under = this.#under;
+    const text = await (under.readFile === undefined ? readLocal(this.spec, name) : under.readFile(this.spec, name));
     return (text ?? '').split('\n').filter((line) => line !== '');
   }
 

@@ -42,7 +42,7 @@ export function faultParts(bench: HarnessBench): void {
   it.each(Object.keys(FAULTS) as ModelFault[])('%s', async (fault) => {
     const { step, expected: usual } = FAULTS[fault];
     const expected = bench.under().faults?.[fault] ?? usual;
-    const isIdle = 'isIdle' in expected && expected.isIdle === true;
+    const isIdle = 'isIdle' in expected && (expected.isIdle ?? false);
     const model = { baseUrl: bench.world().tap.url, key: 'lh_no_key_of_anybody' };
     const talk = await bench.talk(fault === '401' ? { model } : {});
     const { host, ending } = await talk.run(scriptText([step], fault), {

@@ -159,7 +159,13 @@ export async function watched(
 function endingOf(host: RecordingHost, why: 'idle' | 'retries'): TurnOutcome {
   const last = host.of('retry').at(-1);
   const fault: FaultClass = why === 'idle' || last === undefined ? 'stalled' : classOf(last.httpStatus);
-  return { kind: 'failed', fault, retryable: true, httpStatus: last?.httpStatus ?? null, message: last?.message ?? why };
+  return {
+    kind: 'failed',
+    fault,
+    retryable: true,
+    httpStatus: last?.httpStatus ?? null,
+    message: last?.message ?? why,
+  };
 }
 
 function classOf(httpStatus: number | null): FaultClass {

@@ -37,7 +37,11 @@ export class ModelTap {
 
   #pass(req: IncomingMessage, res: ServerResponse): void {
     const { authorization = '', 'x-api-key': apiKey, 'x-goog-api-key': googleKey } = req.headers;
-    const call = { path: req.url ?? '', key: String(apiKey ?? googleKey ?? authorization.replace('Bearer ', '')), body: '' };
+    const call = {
+      path: req.url ?? '',
+      key: String(apiKey ?? googleKey ?? authorization.replace('Bearer ', '')),
+      body: '',
+    };
     const chunks: Buffer[] = [];
     const target = new URL(req.url ?? '/', this.#target);
     const upstream = request(target, { method: req.method ?? 'GET', headers: { ...req.headers, host: target.host } });

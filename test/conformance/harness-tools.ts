@@ -53,11 +53,14 @@ export class ToolServer {
       return { parked: true };
     }
     if (answer.decision === 'deny') return { content: [{ type: 'text', text: answer.message }], isError: true };
-    return { content: [{ type: 'text', text: await this.#run(place.cwd, String(answer.input['command'])) }], isError: false };
+    return {
+      content: [{ type: 'text', text: await this.#run(place.cwd, String(answer.input['command'])) }],
+      isError: false,
+    };
   }
 
   async #serve(req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const token = String(req.headers.authorization ?? '').replace('Bearer ', '');
+    const token = (req.headers.authorization ?? '').replace('Bearer ', '');
     this.tokens.add(token);
     const place = this.#places.get(token);
     if (place === undefined) {
@@ -87,7 +90,10 @@ export class ToolServer {
         const answer = await this.call(place, 'bash', input);
         // The client is gone or will be: nobody waits for this.
         if ('parked' in answer) return new Promise<never>(() => undefined);
-        return { content: answer.content.flatMap((block) => (block.type === 'text' ? [block] : [])), isError: answer.isError };
+        return {
+          content: answer.content.flatMap((block) => (block.type === 'text' ? [block] : [])),
+          isError: answer.isError,
+        };
       },
     );
     return server;
@@ -97,7 +103,8 @@ export class ToolServer {
     const child = spawn('bash', ['-c', command], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#children.add(child);
     let output = '';
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
     await new Promise((resolve) => child.once('close', resolve));
     this.#children.delete(child);
     return output;

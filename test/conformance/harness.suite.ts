@@ -350,7 +350,9 @@ function endParts(bench: HarnessBench): void {
 
 /** Environments of its processes, files of its folders and its resume token. */
 async function everythingOf(bench: HarnessBench, talk: Talk): Promise<string> {
-  const environments = (await bench.under().pids(talk.spec)).map((pid) => readFileSync(`/proc/${pid}/environ`, 'latin1'));
+  const environments = (await bench.under().pids(talk.spec)).map((pid) =>
+    readFileSync(`/proc/${pid}/environ`, 'latin1'),
+  );
   const files: string[] = [];
   for (const folder of [talk.spec.cwd, talk.spec.stateDir]) {
     if (!existsSync(folder)) continue;
