@@ -1,8 +1,10 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readDockerOptions } from '../../activities/sandbox/docker/config.ts';
 import { DockerProvider, type DockerOptions } from '../../activities/sandbox/docker/provider.ts';
 import type { SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
@@ -15,6 +17,53 @@ import { startSandboxProcess, type SandboxProcess } from '../support/sandbox-pro
 
 const obstacle = engineObstacle();
 const OWNER = 'killed';
+
+const MIB = 1024 * 1024;
+const EPERM = 1;
+const EFAULT = 14;
+const EINVAL = 22;
+const ENOSYS = 38;
+const NEW_USER = 0x10000000;
+const arch = process.arch === 'arm64' ? 'arm64' : 'x64';
+
+/** The kernel's numbers of what no program without capabilities needs. */
+const CALLS: Record<string, Record<'x64' | 'arm64', number>> = {
+  unshare: { x64: 272, arm64: 97 },
+  setns: { x64: 308, arm64: 268 },
+  mount: { x64: 165, arm64: 40 },
+  umount2: { x64: 166, arm64: 39 },
+  pivot_root: { x64: 155, arm64: 41 },
+  chroot: { x64: 161, arm64: 51 },
+  open_tree: { x64: 428, arm64: 428 },
+  move_mount: { x64: 429, arm64: 429 },
+  fsopen: { x64: 430, arm64: 430 },
+  mount_setattr: { x64: 442, arm64: 442 },
+  keyctl: { x64: 250, arm64: 219 },
+  add_key: { x64: 248, arm64: 217 },
+  request_key: { x64: 249, arm64: 218 },
+  bpf: { x64: 321, arm64: 280 },
+  perf_event_open: { x64: 298, arm64: 241 },
+  userfaultfd: { x64: 323, arm64: 282 },
+  io_uring_setup: { x64: 425, arm64: 425 },
+  io_uring_enter: { x64: 426, arm64: 426 },
+  io_uring_register: { x64: 427, arm64: 427 },
+  kexec_load: { x64: 246, arm64: 104 },
+  kexec_file_load: { x64: 320, arm64: 294 },
+  init_module: { x64: 175, arm64: 105 },
+  finit_module: { x64: 313, arm64: 273 },
+  delete_module: { x64: 176, arm64: 106 },
+  open_by_handle_at: { x64: 304, arm64: 265 },
+  name_to_handle_at: { x64: 303, arm64: 264 },
+  fanotify_init: { x64: 300, arm64: 262 },
+  pidfd_getfd: { x64: 438, arm64: 438 },
+  quotactl: { x64: 179, arm64: 60 },
+  swapon: { x64: 167, arm64: 224 },
+  reboot: { x64: 169, arm64: 142 },
+  syslog: { x64: 103, arm64: 116 },
+  acct: { x64: 163, arm64: 89 },
+  clock_settime: { x64: 227, arm64: 112 },
+  settimeofday: { x64: 164, arm64: 170 },
+};
 
 /** Says so when there is anything behind an address. */
 const reach = (address: string): string =>
@@ -30,6 +79,35 @@ function livesOn(containers: string[]): boolean {
       return false;
     }
   });
+}
+
+/** The limits of a process's control groups, of either version. */
+function limitsOf(pid: number): { memory: number; processes: number; cpus: number } {
+  const groups = new Map(
+    readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+      .trim()
+      .split('\n')
+      .flatMap((line) => {
+        const [, controllers = '', folder = ''] = line.split(':');
+        return controllers.split(',').map((controller): [string, string] => [controller, folder]);
+      }),
+  );
+  const read = (controller: string, file: string): string => {
+    const first = path.join('/sys/fs/cgroup', controller, groups.get(controller) ?? '/none', file);
+    return readFileSync(
+      existsSync(first) ? first : path.join('/sys/fs/cgroup', groups.get('') ?? '', file),
+      'utf8',
+    ).trim();
+  };
+  const isFirst = groups.has('memory');
+  const [quota = 0, period = 1] = isFirst
+    ? [Number(read('cpu', 'cpu.cfs_quota_us')), Number(read('cpu', 'cpu.cfs_period_us'))]
+    : read('', 'cpu.max').split(' ').map(Number);
+  return {
+    memory: Number(read('memory', isFirst ? 'memory.limit_in_bytes' : 'memory.max')),
+    processes: Number(read('pids', 'pids.max')),
+    cpus: quota / period,
+  };
 }
 
 if (obstacle !== null) {
@@ -74,6 +152,11 @@ if (obstacle !== null) {
   describe('docker sandboxes', { timeout: LONG_MS }, () => {
     let provider: SandboxProvider;
     let ref: SandboxRef;
+    const perl = async (where: SandboxRef, script: string): Promise<string> =>
+      (await runIn(provider, where, ['perl', '-e', script])).stdout;
+    /** What the kernel answers to a call without anything sensible in it. */
+    const errorOf = async (where: SandboxRef, call: number, argument: number): Promise<number> =>
+      Number(await perl(where, `print syscall(${call}, ${argument}, 0, 0, 0, 0) < 0 ? $! + 0 : 0`));
     beforeAll(async () => {
       provider = new DockerProvider(optionsOf());
       ref = await provider.create(smallSpec('inside'), 'inside', soon());
@@ -105,6 +188,110 @@ if (obstacle !== null) {
       for (const address of ['169.254.169.254:80', '1.1.1.1:443', '10.0.0.1:22']) {
         expect([address, (await shell(provider, ref, reach(address))).stdout]).toEqual([address, '']);
       }
+    });
+
+    it('refuses vsock and other sockets past the network, and the calls a program without capabilities has no use for', async () => {
+      const [closed, open] = [
+        [40, 17, 38, 31, 29, 44],
+        [1, 2, 10, 16],
+      ];
+      const flags = [0x20000, 0x2000000, NEW_USER, 0x20000000, 0x40000000];
+      const lines = [
+        ...[...closed, ...open].map(
+          (each) => `my $s${each}; report(socket($s${each}, ${each}, ${each === 16 ? 3 : 1}, 0))`,
+        ),
+        ...Object.entries(CALLS).map(([name, n]) => `report(called(${n[arch]}, ${name === 'unshare' ? NEW_USER : 0}))`),
+        ...flags.map((flag) => `report(called(${arch === 'x64' ? 56 : 220}, ${flag | 17}))`),
+        // What C libraries take for a kernel that does not have it, and then use clone.
+        'report(called(435, 0))',
+      ];
+      const script = `sub called { return syscall($_[0], $_[1], 0, 0, 0, 0) >= 0 } sub report { print $_[0] ? 0 : $! + 0, "\n" } ${lines.join('; ')}`;
+      const answers = (await perl(ref, script)).trim().split('\n').map(Number);
+      const asked = [
+        ...closed.map((family) => [`family ${family}`, EPERM]),
+        ...open.map((family) => [`family ${family}`, 0]),
+        ...Object.keys(CALLS).map((name) => [name, EPERM]),
+        ...flags.map((flag) => [`clone ${flag}`, EPERM]),
+        ['clone3', ENOSYS],
+      ];
+      expect(asked.map(([name], index) => [name, answers[index]])).toEqual(asked);
+      expect((await provider.capabilities()).notes).toContain('seccomp profile of Longhaul');
+    });
+
+    it('lets programs have threads, processes, timers, files and sockets', async () => {
+      const script = `
+        const { Worker } = require('node:worker_threads');
+        const { execFileSync } = require('node:child_process');
+        const { createServer, connect } = require('node:net');
+        const { createHash, randomBytes } = require('node:crypto');
+        const fs = require('node:fs');
+        const squared = (n) => new Promise((resolve, reject) =>
+          new Worker('const { parentPort, workerData } = require("node:worker_threads"); parentPort.postMessage(workerData ** 2)',
+            { eval: true, workerData: n }).once('message', resolve).once('error', reject));
+        (async () => {
+          const squares = await Promise.all([1, 2, 3, 4].map(squared));
+          fs.mkdirSync('a/b', { recursive: true });
+          fs.writeFileSync('a/b/c', randomBytes(1000));
+          fs.symlinkSync('b/c', 'a/link');
+          fs.renameSync('a/b/c', 'a/b/d');
+          await fs.promises.copyFile('a/b/d', 'a/e');
+          fs.watch('a').close();
+          const hash = (file) => createHash('sha256').update(fs.readFileSync(file)).digest('hex');
+          const echoed = await new Promise((resolve) => {
+            const server = createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1', () => {
+              const socket = connect(server.address().port, '127.0.0.1', () => socket.end('over tcp'));
+              socket.on('data', (data) => resolve(data.toString())).on('close', () => server.close());
+            });
+          });
+          await new Promise((resolve) => setTimeout(resolve, 1));
+          console.log(squares.join(), hash('a/b/d') === hash('a/e'), echoed, execFileSync('echo', ['child']).toString().trim());
+        })();`;
+      const node = await runIn(provider, ref, ['node', '-e', script]);
+      expect([node.stdout, node.stderr]).toEqual(['1,4,9,16 true over tcp child\n', '']);
+      const pipes = await shell(
+        provider,
+        ref,
+        'mkfifo f; (seq 1000 > f &); sort -n --parallel=2 f | tail -n 1; touch -d @0 f',
+      );
+      expect(pipes.stdout).toBe('1000\n');
+    });
+
+    it('takes the operator’s seccomp profile in place of its own', async () => {
+      const seccompFile = path.join(rootDir, 'profile.json');
+      writeFileSync(
+        seccompFile,
+        JSON.stringify({
+          defaultAction: 'SCMP_ACT_ALLOW',
+          syscalls: [{ names: ['uname'], action: 'SCMP_ACT_ERRNO', errnoRet: 71 }],
+        }),
+      );
+      const env = { LONGHAUL_DOCKER_HOST: engine.host, LONGHAUL_DOCKER_SECCOMP_FILE: seccompFile };
+      const theirs = new DockerProvider(optionsOf({ ...readDockerOptions(env), image: engine.image, pull: 'never' }));
+      const made = await theirs.create(smallSpec('inside'), 'their-profile', soon());
+      expect(await errorOf(made, arch === 'x64' ? 63 : 160, 0)).toBe(71);
+      expect(await errorOf(ref, arch === 'x64' ? 63 : 160, 0)).toBe(EFAULT);
+      // Refused by ours with another number before its arguments are looked at.
+      expect(await errorOf(made, 435, 0)).toBe(EINVAL);
+      expect((await theirs.capabilities()).notes).toContain('seccomp profile of the operator');
+      await theirs.destroy(made, soon());
+      const missing = new DockerProvider(optionsOf({ seccompFile: path.join(rootDir, 'none.json') }));
+      const refused = missing.create(smallSpec('inside'), 'no-profile', soon());
+      await expect(refused).rejects.toMatchObject({ code: 'setup_required', field: 'LONGHAUL_DOCKER_SECCOMP_FILE' });
+    });
+
+    it('gives the container the resources it was asked for', async () => {
+      const spec = smallSpec('inside', { cpus: 0.5, memoryBytes: 160 * MIB, pids: 48 });
+      const made = await provider.create(spec, 'resources', soon());
+      const { HostConfig } = await engine.ask<{ HostConfig: Record<string, unknown> }>(`/containers/${made.id}/json`);
+      // Beside what the programs may have, there is room for those that look after them.
+      expect(HostConfig).toMatchObject({ Memory: 160 * MIB, MemorySwap: 160 * MIB, NanoCpus: 5e8, PidsLimit: 48 + 64 });
+      const pid = (await engine.ask<{ State: { Pid: number } }>(`/containers/${made.id}/json`)).State.Pid;
+      expect(limitsOf(pid)).toEqual({ memory: 160 * MIB, processes: 112, cpus: 0.5 });
+      const hog = `my $n = 400 << 20; my $x = "x" x $n; print "KEPT"`;
+      const { status, stdout } = await runIn(provider, made, ['perl', '-e', hog]);
+      expect([status, stdout]).toEqual([{ state: 'killed', reason: 'memory_limit' }, '']);
+      expect((await shell(provider, made, 'echo usable')).stdout).toBe('usable\n');
+      await provider.destroy(made, soon());
     });
 
     it('reaches the listener in its own network, and no other sandbox does', async () => {
@@ -153,6 +340,42 @@ if (obstacle !== null) {
       expect(await codeOf(unreachable)).toMatch(/^sandbox_(invalid|unavailable)$/);
       const found = (await provider.capabilities()).notes;
       expect(found.join('\n')).toContain('user 1000:1000, no capabilities');
+    });
+
+    it('asks an engine about itself once in a while, and again when it was away', async () => {
+      let asked = 0;
+      const between = path.join(rootDir, 'between');
+      const open = new Set<Socket>();
+      const listen = async (): Promise<Server> => {
+        const server = createServer((client) => {
+          const upstream = connect(new URL(engine.host).pathname);
+          for (const each of [client, upstream]) {
+            open.add(each);
+            each.on('error', () => undefined).on('close', () => open.delete(each));
+          }
+          client.on('data', (data) => (asked += data.toString('latin1').match(/^GET \S+\/info /gm)?.length ?? 0));
+          client.pipe(upstream).pipe(client);
+        }).listen(between);
+        await once(server, 'listening');
+        return server;
+      };
+      const close = async (server: Server): Promise<void> => {
+        server.close();
+        for (const each of open) each.destroy();
+        await once(server, 'close');
+      };
+      const first = await listen();
+      const behind = new DockerProvider(optionsOf({ host: `unix://${between}` }));
+      const told = await Promise.all([behind.capabilities(), behind.capabilities()]);
+      expect(await behind.capabilities()).toEqual(told[0]);
+      expect(asked).toBe(1);
+      await close(first);
+      expect(await codeOf(behind.get(ref, soon()))).toBe('sandbox_unavailable');
+      expect(await codeOf(behind.capabilities())).toBe('sandbox_unavailable');
+      const second = await listen();
+      expect(await behind.capabilities()).toEqual(told[0]);
+      expect(asked).toBe(2);
+      await close(second);
     });
 
     it('pauses once although the worker is killed meanwhile, and loses no file', async () => {

@@ -157,14 +157,17 @@ async function importImage(folder: string, socket: string): Promise<void> {
   })) {
     symlinkSync(target, path.join(root, name));
   }
-  const copy = (file: string): void => {
-    const target = path.join(root, file.replace(/^\/(usr\/)?/, 'usr/'));
+  const copy = (file: string, name = file): void => {
+    const target = path.join(root, name.replace(/^\/(usr\/)?/, 'usr/'));
     mkdirSync(path.dirname(target), { recursive: true });
     cpSync(file, target, { dereference: true });
   };
   const programs = PROGRAMS.split(' ').map((each) => `/usr/bin/${each}`);
-  const libraries = spawnSync('ldd', programs, { encoding: 'utf8' }).stdout.matchAll(/(\/\S+) \(0x/g);
+  const libraries = spawnSync('ldd', [...programs, process.execPath], { encoding: 'utf8' }).stdout.matchAll(
+    /(\/\S+) \(0x/g,
+  );
   for (const file of [...programs, ...new Set([...libraries].map((match) => match[1] ?? ''))]) copy(file);
+  copy(process.execPath, '/usr/bin/node');
   const perl = readdirSync('/usr/lib').map((each) => `/usr/lib/${each}/perl-base`);
   for (const from of perl.filter((each) => existsSync(each))) {
     cpSync(from, path.join(root, from), { recursive: true, dereference: true });

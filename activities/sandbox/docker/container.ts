@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { SandboxInfo, SandboxSpec } from '../port.ts';
+import { seccompProfile } from './seccomp.ts';
 import { tar, type TarEntry } from './tar.ts';
 
 /** How sandboxes are made on this engine. */
@@ -12,7 +13,7 @@ export interface ContainerOptions {
   user: string;
   /** Of the engine: `runsc` for gVisor; absent: its default. */
   runtime?: string;
-  /** A seccomp profile (JSON) in place of the engine's. */
+  /** A seccomp profile (JSON) in place of ours. */
   seccompFile?: string;
   /** The engine's storage keeps sizes (overlay2 on xfs with pquota, btrfs, zfs). */
   storageQuota: boolean;
@@ -65,8 +66,6 @@ export function userOf(options: ContainerOptions): { uid: number; gid: number } 
 
 /** What the engine is asked to make. */
 export function containerBody(spec: SandboxSpec, options: ContainerOptions): object {
-  const security = ['no-new-privileges:true'];
-  if (options.seccompFile !== undefined) security.push(`seccomp=${readFileSync(options.seccompFile, 'utf8')}`);
   return {
     Image: spec.snapshot?.id ?? spec.image ?? options.image,
     Entrypoint: ['sh', '-c', INIT],
@@ -81,7 +80,7 @@ export function containerBody(spec: SandboxSpec, options: ContainerOptions): obj
     HostConfig: {
       NetworkMode: 'none',
       CapDrop: ['ALL'],
-      SecurityOpt: security,
+      SecurityOpt: ['no-new-privileges:true', `seccomp=${profileOf(options)}`],
       Privileged: false,
       IpcMode: 'private',
       Memory: spec.memoryBytes,
@@ -99,6 +98,18 @@ export function containerBody(spec: SandboxSpec, options: ContainerOptions): obj
       ...(options.storageQuota ? { StorageOpt: { size: String(spec.diskBytes) } } : {}),
     },
   };
+}
+
+function profileOf({ seccompFile }: ContainerOptions): string {
+  if (seccompFile === undefined) return seccompProfile();
+  try {
+    return readFileSync(seccompFile, 'utf8');
+  } catch (cause) {
+    throw new LonghaulError('setup_required', 'the seccomp profile cannot be read', {
+      field: 'LONGHAUL_DOCKER_SECCOMP_FILE',
+      cause,
+    });
+  }
 }
 
 /** Process 1 and what supervises a handful of commands at once. */

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { Pool } from 'undici';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { readFrames, type Frame } from './frames.ts';
+import type { EngineInfo } from './host.ts';
 
 /** How to reach the engine. */
 export interface EngineAddress {
@@ -26,6 +27,8 @@ interface CallOptions {
 /** The newest version of the engine's interface this code was written against. */
 const NEWEST_API = [1, 47] as const;
 const CONNECT_MS = 5_000;
+const INFO_MS = 20_000;
+const INFO_KEPT_MS = 30_000;
 const ANSWER_BYTES = 16 * 1024 * 1024;
 
 /** The Docker Engine API over HTTP. Errors are `LonghaulError` of the sandbox port. */
@@ -33,6 +36,7 @@ export class Engine {
   readonly isLocal: boolean;
   private readonly pool: Pool;
   private version: Promise<string> | undefined;
+  private known: { info: Promise<EngineInfo>; askedAtMs: number } | undefined;
 
   constructor(address: EngineAddress) {
     const url = new URL(address.host);
@@ -48,6 +52,27 @@ export class Engine {
       const tls = { ca: file('ca.pem'), cert: file('cert.pem'), key: file('key.pem') };
       this.pool = new Pool(`https://${url.host}`, { ...options, connect: { ...tls, timeout } });
     }
+  }
+
+  /** What the engine tells about itself: asked again now and then, and always after a call that did not reach it. */
+  async info(): Promise<EngineInfo> {
+    if (this.known === undefined || Date.now() - this.known.askedAtMs >= INFO_KEPT_MS) {
+      this.known = { info: this.askInfo(), askedAtMs: Date.now() };
+    }
+    const asked = this.known;
+    try {
+      return await asked.info;
+    } catch (error) {
+      if (this.known === asked) this.known = undefined;
+      throw error;
+    }
+  }
+
+  private async askInfo(): Promise<EngineInfo> {
+    const signal = AbortSignal.timeout(INFO_MS);
+    const { body } = await this.json<EngineInfo>('GET', '/info', { signal, ok: [200] });
+    if (body === null) throw new LonghaulError('sandbox_unavailable', 'the engine tells nothing about itself');
+    return body;
   }
 
   /** An answer of JSON; null when it has none. */
@@ -70,7 +95,7 @@ export class Engine {
     const { body, signal } = options;
     const isJson = body !== undefined && !Buffer.isBuffer(body) && !(Symbol.asyncIterator in body);
     const target = await this.target(route, options.query, signal);
-    const answer = await reach(signal, () =>
+    const answer = await this.reach(signal, () =>
       this.pool.request({
         method,
         path: target,
@@ -96,7 +121,7 @@ export class Engine {
     const target = await this.target(route, undefined, signal);
     const headers = { 'content-type': 'application/json' };
     const options = { method: 'POST', path: target, protocol: 'tcp', headers, signal, body: JSON.stringify(body) };
-    const { socket } = await reach(signal, () => this.pool.upgrade(options));
+    const { socket } = await this.reach(signal, () => this.pool.upgrade(options));
     const abort = (): unknown => socket.destroy();
     signal.addEventListener('abort', abort, { once: true });
     socket.on('error', () => undefined).once('close', () => signal.removeEventListener('abort', abort));
@@ -113,9 +138,21 @@ export class Engine {
     }
   }
 
+  private async reach<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (cause) {
+      signal.throwIfAborted();
+      // It may come back as another version, or with other limits.
+      this.version = undefined;
+      this.known = undefined;
+      throw unreached(cause);
+    }
+  }
+
   /** Engines refuse versions that are newer than theirs, and ones that are too old. */
   private async negotiate(signal: AbortSignal): Promise<string> {
-    const answer = await reach(signal, () => this.pool.request({ method: 'GET', path: '/_ping', signal }));
+    const answer = await this.reach(signal, () => this.pool.request({ method: 'GET', path: '/_ping', signal }));
     await answer.body.dump();
     const told = String(answer.headers['api-version'] ?? '');
     const [major = 1, minor = 41] = /^\d+\.\d+$/.test(told) ? told.split('.').map(Number) : [];
@@ -169,17 +206,12 @@ async function gather(body: Readable, signal: AbortSignal): Promise<Buffer> {
   return Buffer.concat(found);
 }
 
-async function reach<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (cause) {
-    signal.throwIfAborted();
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'EACCES') {
-      throw new LonghaulError('sandbox_auth', 'this user may not use the socket of the engine', { cause });
-    }
-    throw new LonghaulError('sandbox_unavailable', `the engine cannot be reached (${code ?? 'no answer'})`, { cause });
+function unreached(cause: unknown): LonghaulError {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (code === 'EACCES') {
+    return new LonghaulError('sandbox_auth', 'this user may not use the socket of the engine', { cause });
   }
+  return new LonghaulError('sandbox_unavailable', `the engine cannot be reached (${code ?? 'no answer'})`, { cause });
 }
 
 const NO_SPACE = /no space left|disk quota exceeded/i;

@@ -50,7 +50,6 @@ export function requireNetwork(network: SandboxNetwork, hasListener: boolean): v
 export function capabilitiesOf(info: EngineInfo, options: ContainerOptions, hasListener: boolean): SandboxCapabilities {
   const security = info.SecurityOptions ?? [];
   const has = (name: string): boolean => security.some((each) => each.startsWith(`name=${name}`));
-  const isOld = Number.parseInt(info.ServerVersion, 10) < 23;
   return {
     isolation: 'container',
     network: 'none',
@@ -70,14 +69,9 @@ export function capabilitiesOf(info: EngineInfo, options: ContainerOptions, hasL
       `engine ${info.ServerVersion}, storage ${info.Driver}`,
       `user ${options.user}, no capabilities, no new privileges`,
       has('userns') ? 'user namespace of the engine' : has('rootless') ? 'rootless engine' : 'no user namespace',
-      options.seccompFile !== undefined
-        ? 'own seccomp profile'
-        : has('seccomp')
-          ? 'seccomp of the engine'
-          : 'no seccomp',
-      ...(isOld && options.seccompFile === undefined
-        ? ['this engine’s seccomp profile lets programs make vsock sockets']
-        : []),
+      has('seccomp')
+        ? `seccomp profile ${options.seccompFile === undefined ? 'of Longhaul' : 'of the operator'}`
+        : 'this engine has no seccomp and makes no sandboxes',
       ...(options.runtime === undefined ? [] : [`runtime ${options.runtime}`]),
       hasListener
         ? 'the broker listens in the network of each container'

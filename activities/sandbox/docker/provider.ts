@@ -24,7 +24,6 @@ import { CONTAINER_NAME, infoOf, journalFolder, LABELS, nameOf, specOf } from '.
 import { Containers, notFound } from './containers.ts';
 import { Engine, type EngineAddress } from './engine.ts';
 import * as files from './files.ts';
-import type { EngineInfo } from './host.ts';
 import { capabilitiesOf, egressPointOf, mayEnterNetworks, requireNetwork } from './host.ts';
 import type { PullPolicy } from './images.ts';
 import * as images from './images.ts';
@@ -33,7 +32,6 @@ import { pollOutside } from './outside.ts';
 
 const NAME = 'docker';
 const PRUNE_EVERY = 128;
-const INFO_MS = 20_000;
 
 export interface DockerOptions extends EngineAddress, ContainerOptions {
   pull: PullPolicy;
@@ -68,10 +66,7 @@ export class DockerProvider implements SandboxProvider {
   }
 
   async capabilities(): Promise<SandboxCapabilities> {
-    const signal = AbortSignal.timeout(INFO_MS);
-    const { body } = await this.engine.json<EngineInfo>('GET', '/info', { signal, ok: [200] });
-    if (body === null) throw new LonghaulError('sandbox_unavailable', 'the engine tells nothing about itself');
-    return capabilitiesOf(body, this.options, this.hasListener());
+    return capabilitiesOf(await this.engine.info(), this.options, this.hasListener());
   }
 
   async create(spec: SandboxSpec, key: string, signal: AbortSignal): Promise<SandboxRef> {
