@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { promptCaching, promptCachingParam, responseCache, responseCacheParam } from './agent-cache.ts';
 import { BUILTIN_TOOL_NAMES } from './definitions.ts';
+import { AGENT_HARNESSES, PLACEMENTS } from './harnesses.ts';
 import { descriptionField, metadata, metadataPatch, nameField, notSupportedYet, time } from './fields.ts';
 import { LIMITS } from './limits.ts';
 import { boolParam, createdFromTo, intParam, pageParams } from './paging.ts';
@@ -55,6 +56,19 @@ export type ModelParam = z.infer<typeof modelParam>;
 
 const systemField = z.string().max(LIMITS.systemPromptChars).nullable().optional();
 const cacheFields = { prompt_caching: promptCachingParam.nullish(), response_cache: responseCacheParam.nullish() };
+const harnessFields = {
+  harness: z.enum(AGENT_HARNESSES).optional().meta({ description: 'The loop that drives the model' }),
+  placement: z
+    .enum(PLACEMENTS)
+    .nullish()
+    .meta({ description: 'Where the harness runs: beside the worker, or in the sandbox of the session' }),
+  harness_agent: z
+    .string()
+    .min(1)
+    .max(LIMITS.nameChars)
+    .nullish()
+    .meta({ description: 'Which agent behind the harness, where it has several' }),
+};
 const unsupported = {
   mcp_servers: notSupportedYet(),
   skills: notSupportedYet(),
@@ -75,7 +89,7 @@ export const agentCreate = z
     system: systemField,
     tools: toolsParam.optional(),
     metadata: metadata.optional(),
-    harness: z.literal('native').optional().meta({ description: 'The loop that drives the model' }),
+    ...harnessFields,
     ...cacheFields,
     ...unsupported,
   })
@@ -97,6 +111,7 @@ export const agentUpdate = z
     system: systemField,
     tools: toolsParam.nullish(),
     metadata: metadataPatch,
+    ...harnessFields,
     ...cacheFields,
     ...unsupported,
   })
@@ -120,7 +135,9 @@ const agentFields = {
   skills: z.array(z.looseObject({ type: z.string() })),
   multiagent: z.null(),
   execution_identity: z.object({ type: z.literal('service_account') }),
-  harness: z.literal('native'),
+  harness: z.enum(AGENT_HARNESSES),
+  placement: z.enum(PLACEMENTS),
+  harness_agent: z.string().nullable(),
   prompt_caching: promptCaching,
   response_cache: responseCache.nullable(),
 };

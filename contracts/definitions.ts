@@ -1,5 +1,6 @@
 /** Zod-free types of stored JSON: what the API resolved and validated, what activities read. */
 import type { PromptCaching, ResponseCaching } from './caching.ts';
+import type { AgentHarness, Placement } from './harnesses.ts';
 import type { Networking } from './networking.ts';
 import type { ApprovalKind, PermissionPolicy } from './states.ts';
 
@@ -55,8 +56,11 @@ export interface AgentDefinition {
   skills: { type: 'anthropic' | 'custom'; skill_id: string; version: string }[];
   multiagent: null;
   metadata: Record<string, string>;
-  /** Longhaul's own field; only `native` runs until the harness drivers land. */
-  harness: 'native';
+  /** Longhaul's own fields; the last two are absent for `native`. */
+  harness: AgentHarness;
+  placement?: Placement;
+  /** Which agent behind the harness, where it has several (`acp`). */
+  harness_agent?: string;
   /** Longhaul's own fields; absent: what the harness does by itself, and no response cache. */
   prompt_caching?: PromptCaching;
   response_cache?: ResponseCaching;

@@ -46,6 +46,7 @@ export const ERROR_CATALOGUE = {
     sandbox_unsupported: 'Choose a sandbox provider that can do this; `capabilities` tells which.',
     sandbox_invalid: 'Correct the argument the message names.',
     git_over_ssh: 'Give the https URL of the repository and a token, by a `git` credential or `authorization_token`.',
+    harness_invalid: 'Choose a harness, placement and agent that this installation has; the message names them.',
   }),
   ...alike(401, 'authentication_error', 'final', {
     missing_api_key: 'Send Authorization: Bearer <key> or x-api-key.',
@@ -79,6 +80,7 @@ export const ERROR_CATALOGUE = {
     limit_reached: 'Archive or delete what is not needed any more.',
     credential_revoked: 'Use a credential that is neither archived nor deleted.',
     credential_needs_reauth: 'Authorize again and update the credential with the new tokens.',
+    no_turn_running: 'Tools and models answer a harness while a turn of its session runs; send a message first.',
     no_pending_action: 'The tool call is not waiting for an answer; list the session events.',
     file_quota: 'Delete files that are not needed, then ask again.',
     cancelled: 'The model call was cancelled; ask under a new Idempotency-Key.',

@@ -11,6 +11,8 @@ export const ID_PREFIX = {
   deploymentRun: 'drun',
   apiKey: 'key',
   virtualKey: 'vkey',
+  sessionToken: 'stok',
+  harnessCall: 'hcal',
   sandbox: 'sbx',
   snapshot: 'snap',
   vault: 'vlt',

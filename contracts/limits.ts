@@ -63,6 +63,15 @@ export const LIMITS = {
   sandboxOutageMs: 15 * 60_000,
   toolCallsPerStep: 20,
 
+  /** Turns of harnesses */
+  harnessCallsPerTurn: 2_000,
+  harnessHoldMs: 60_000,
+  harnessIdleMs: 120_000,
+  harnessRetries: 5,
+  harnessCrashesPerTurn: 3,
+  harnessKeyTtlMs: 7 * 24 * 3_600_000,
+  harnessStateBytes: 16 * 1024 * 1024,
+
   /** Prompt */
   messageShownBytes: 100_000,
   messageShownHeadBytes: 40_000,

@@ -21,6 +21,11 @@ export interface ApprovalSignal {
   message?: string;
 }
 
+/** A row of `harness_calls`: what is called stays in Postgres. */
+export interface ToolCallMessage {
+  callId: string;
+}
+
 /** Effective limits of one session, defaults applied; all in milliseconds except the step count. */
 export interface SessionLimitsMs {
   maxStepsPerTurn: number;
@@ -96,6 +101,8 @@ export const interrupt = defineSignal<[{ eventId?: string }]>('interrupt');
 /** End the running turn at its next step boundary. */
 export const stop = defineSignal<[{ eventId?: string }]>('stop');
 export const terminate = defineSignal<[{ eventId?: string; reason: string }]>('terminate');
+/** A harness asks for a tool call, by reference; refused while no turn is open. Same id, same call: its update id. */
+export const toolCall = defineUpdate<void, [ToolCallMessage]>('toolCall');
 export const peek = defineQuery<SessionPeek>('peek');
 export const turnEnded = defineSignal<[TurnEnded]>('turnEnded');
 

@@ -3,17 +3,16 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import { assertNever } from '../../contracts/states.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { withTransaction } from '../../db/pool.ts';
-import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
 import { adoptEffect, getEffect, moveEffect, planEffect } from '../../db/queries/effects.ts';
+import { consumeGrant } from '../../db/queries/harness-grants.ts';
 import { isSandboxRunning } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession, setRunning } from '../../db/queries/session-status.ts';
 import type { RunEffectArgs, RunEffectResult } from '../../workflows/activity-types.ts';
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
-import { digestOf } from '../digest.ts';
 import { giveUpLate } from '../outage.ts';
 import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-inputs.ts';
 import { redactContent } from '../redaction.ts';
@@ -96,20 +95,11 @@ async function start(
     }
     if (effect.state !== 'allowed') return { effect, resumed: false };
     await requireAwake(deps, tx, session.id, lease);
-    const change: { sandboxId: string; input?: Record<string, unknown>; digest?: string } = { sandboxId: lease.id };
-    if (effect.verdict === 'ask' || effect.generation > 1) {
-      const approval = await findLatestForEffect(tx, effectId);
-      if (approval === undefined || !(await consumeApproval(tx, approval.id))) {
-        throw ApplicationFailure.nonRetryable('the effect is allowed but its approval is not there to use', 'internal');
-      }
-      if (approval.editedInput !== null) {
-        change.input = approval.editedInput;
-        change.digest = digestOf({ tool: effect.tool, input: approval.editedInput });
-      } else if (digestOf({ tool: effect.tool, input: approval.shown.input }) !== effect.digest) {
-        throw ApplicationFailure.nonRetryable('the approval was given for other arguments', 'internal');
-      }
+    const change = await consumeGrant(tx, effect);
+    if (change === undefined) {
+      throw ApplicationFailure.nonRetryable('no approval of these arguments is there to use', 'internal');
     }
-    await moveEffect(tx, effectId, 'allowed', 'started', change, effect.generation);
+    await moveEffect(tx, effectId, 'allowed', 'started', { ...change, sandboxId: lease.id }, effect.generation);
     await setRunning(tx, session.id);
     await insertAudit(tx, {
       teamId: session.teamId,

@@ -1,9 +1,9 @@
 /** The `HarnessDriver` port. Drivers pass test/conformance/harness.suite.ts; they know nothing of Temporal or Postgres. */
 
 import type { ContentBlock } from '../../contracts/definitions.ts';
+import type { HarnessName, Placement } from '../../contracts/harnesses.ts';
 
-export type HarnessName = 'opencode' | 'codex' | 'claude-code' | 'github-copilot' | 'acp';
-export type Placement = 'inline' | 'sandbox';
+export type { HarnessName, Placement };
 
 /** What a driver can do with its harness as it is installed here; shown as it is, never better. */
 export interface HarnessCapabilities {

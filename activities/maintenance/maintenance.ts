@@ -6,6 +6,7 @@ import { deleteOldResponses } from '../../db/queries/idempotency.ts';
 import {
   deleteAbandonedCalls,
   deleteExpiredKeys,
+  deleteExpiredTokens,
   deleteOldEgressRequests,
   deleteOldModelCalls,
   deleteOldSecurityEvents,
@@ -22,6 +23,7 @@ const PRUNED = [
   deleteOldModelCalls,
   deleteAbandonedCalls,
   deleteExpiredKeys,
+  deleteExpiredTokens,
   deleteOldAnswers,
   deleteOldGatewayResponses,
   deleteOldFiles,

@@ -3,6 +3,7 @@ import { DEFAULT_PROMPT_CACHING } from '../../contracts/caching.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { stepKey } from '../../contracts/ids.ts';
 import { LIMITS } from '../../contracts/limits.ts';
+import { storable } from '../../contracts/storable.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { appendEvents, markEventsProcessed } from '../../db/queries/events.ts';
 import { endAnswerInputs, endInputs, inputModel, takeInputs } from '../../db/queries/inputs.ts';
@@ -24,7 +25,6 @@ import { buildPrompt, workspaceNote } from './prompt.ts';
 import { recordAnswer, recordedResult } from './record.ts';
 import { recordShown } from './shown.ts';
 import { turnContext } from './trace-context.ts';
-import { storable } from './storable.ts';
 import type { SessionKeys } from './session-keys.ts';
 import type { ModelAnswer } from './stream.ts';
 
@@ -48,7 +48,7 @@ export async function modelStep(deps: ActivityDeps, keys: SessionKeys, args: Mod
     // Before the end of the turn is told: who reads that event finds the files.
     if (!answer.content.some(({ type }) => type === 'tool_use'))
       await collectOutputsOf(deps, session, args.turn, signal);
-    await recordAnswer(deps, session, args, model, storable(answer));
+    await recordAnswer(deps, session, args, model, { ...answer, content: storable(answer.content) });
     return recordedResult(deps.pool, args);
   });
 }

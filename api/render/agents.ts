@@ -35,6 +35,8 @@ export function renderDefinition(agent: {
     multiagent: definition.multiagent,
     execution_identity: { type: 'service_account' },
     harness: definition.harness,
+    placement: definition.placement ?? 'inline',
+    harness_agent: definition.harness_agent ?? null,
     prompt_caching: definition.prompt_caching ?? DEFAULT_PROMPT_CACHING,
     response_cache: definition.response_cache ?? null,
   };

@@ -3,6 +3,7 @@ import { insertAgent } from '../../db/queries/agents.ts';
 import { resolveCaching } from '../caching.ts';
 import { resolveModel, resolveTools } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
+import { resolveHarness } from '../harness-fields.ts';
 import { renderAgent } from '../render/agents.ts';
 
 export const createAgent = endpoint({
@@ -26,7 +27,7 @@ export const createAgent = endpoint({
         skills: [],
         multiagent: null,
         metadata: body.metadata ?? {},
-        harness: 'native',
+        ...resolveHarness(body),
         ...resolveCaching(body),
       },
     );

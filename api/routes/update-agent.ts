@@ -7,6 +7,7 @@ import { insertAgentVersion, lockAgent } from '../../db/queries/agents.ts';
 import { resolveCaching, withoutCaching } from '../caching.ts';
 import { patchMetadata, patchText, resolveModel, resolveTools } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
+import { resolveHarness, withoutHarness } from '../harness-fields.ts';
 import { renderAgent } from '../render/agents.ts';
 
 export const updateAgent = endpoint({
@@ -33,13 +34,14 @@ export const updateAgent = endpoint({
 
 function applyEdit(before: AgentDefinition, edit: AgentUpdate): AgentDefinition {
   return {
-    ...withoutCaching(before),
+    ...withoutHarness(withoutCaching(before)),
     name: edit.name ?? before.name,
     description: patchText(before.description, edit.description),
     model: edit.model === undefined ? before.model : resolveModel(edit.model),
     system: patchText(before.system, edit.system),
     tools: edit.tools === undefined ? before.tools : resolveTools(edit.tools ?? []),
     metadata: patchMetadata(before.metadata, edit.metadata),
+    ...resolveHarness(edit, before),
     ...resolveCaching(edit, before),
   };
 }

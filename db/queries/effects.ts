@@ -20,7 +20,7 @@ export interface EffectRow {
   position: number;
   toolUseId: string;
   tool: string;
-  kind: 'builtin' | 'custom' | 'invalid';
+  kind: 'builtin' | 'custom' | 'invalid' | 'harness';
   idempotent: boolean;
   input: Record<string, unknown>;
   digest: string;

@@ -43,6 +43,17 @@ export async function deleteExpiredKeys(db: Queryable, batch: number): Promise<n
   );
 }
 
+/** The same for the tokens of harnesses. */
+export async function deleteExpiredTokens(db: Queryable, batch: number): Promise<number> {
+  return deleteInBatches(
+    db,
+    `DELETE FROM session_tokens WHERE id IN (
+       SELECT id FROM session_tokens
+       WHERE expires_at < now() - make_interval(secs => $1 / 1000.0) ORDER BY expires_at LIMIT $2)`,
+    { olderThanMs: LIMITS.expiredKeyKeptMs, batch },
+  );
+}
+
 /** Removes what sandboxes that are gone for long asked of the network. Returns how many. */
 export async function deleteOldEgressRequests(db: Queryable, batch: number): Promise<number> {
   return deleteInBatches(

@@ -5,6 +5,7 @@ import { deleteCredentials } from './credentials.ts';
 import { endSessionCredentials } from './session-credentials.ts';
 import { lockSession, setTerminated } from './session-status.ts';
 import { deleteVault } from './vaults.ts';
+import { revokeSessionTokens } from './session-tokens.ts';
 import { revokeSessionKeys } from './virtual-keys.ts';
 
 /**
@@ -22,6 +23,7 @@ export async function writeSessionEnd(
   await endTerminateInputs(tx, sessionId);
   await endInputs(tx, { sessionId }, 'cancelled', inputReason);
   await revokeSessionKeys(tx, sessionId);
+  await revokeSessionTokens(tx, sessionId);
   await endSessionCredentials(tx, sessionId);
   await deleteOwnVaults(tx, sessionId);
   await setTerminated(tx, sessionId, reason);

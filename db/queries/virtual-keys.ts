@@ -17,6 +17,8 @@ export interface VirtualKeyRow {
   allowedModels: string[] | null;
   maxParallel: number;
   expiresAt: Date;
+  /** Calls belong to the turn of the session that runs; without one they are refused. */
+  followsTurn: boolean;
 }
 
 export interface VirtualKeyDraft {
@@ -26,6 +28,8 @@ export interface VirtualKeyDraft {
   threadId?: string;
   /** The key ends with this turn of the session. */
   turn?: number;
+  /** For a harness, which is given one key for all its turns. */
+  followsTurn?: boolean;
   agentId?: string;
   agentVersion?: number;
   allowedModels?: string[];
@@ -47,8 +51,8 @@ export async function mintVirtualKey(db: Queryable, draft: VirtualKeyDraft): Pro
   }
   await db.query(
     `INSERT INTO virtual_keys (id, key_hash, team_id, user_id, session_id, agent_id, agent_version, allowed_models,
-       max_parallel, expires_at, thread_id, turn)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10 / 1000.0), $11, $12)`,
+       max_parallel, expires_at, thread_id, turn, follows_turn)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + make_interval(secs => $10 / 1000.0), $11, $12, $13)`,
     [
       id,
       hashOf(key),
@@ -62,6 +66,7 @@ export async function mintVirtualKey(db: Queryable, draft: VirtualKeyDraft): Pro
       draft.ttlMs ?? LIMITS.virtualKeyTtlMs,
       draft.threadId ?? null,
       draft.turn ?? null,
+      draft.followsTurn ?? false,
     ],
   );
   return { id, key };
@@ -74,7 +79,7 @@ export async function findVirtualKey(db: Queryable, key: string): Promise<Virtua
        coalesce(s.root_session_id, k.session_id) AS root_session_id, k.thread_id, k.agent_id, k.agent_version,
        s.deployment_id, s.agent ->> 'harness' AS harness, NULL AS runtime, s.repo,
        coalesce(s.labels, '[]') AS labels, s.trigger,
-       k.allowed_models, k.max_parallel, k.expires_at
+       k.allowed_models, k.max_parallel, k.expires_at, k.follows_turn
      FROM virtual_keys k LEFT JOIN sessions s ON s.id = k.session_id
        LEFT JOIN turns t ON t.session_id = k.session_id AND t.turn = k.turn
      WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND k.expires_at > now()
@@ -84,10 +89,10 @@ export async function findVirtualKey(db: Queryable, key: string): Promise<Virtua
   );
   const row = result.rows[0];
   if (row === undefined) return undefined;
-  const { id, allowedModels, maxParallel, expiresAt, ...attribution } = toCamel<
+  const { id, allowedModels, maxParallel, expiresAt, followsTurn, ...attribution } = toCamel<
     Omit<VirtualKeyRow, 'attribution'> & Attribution
   >(row);
-  return { id, attribution, allowedModels, maxParallel, expiresAt };
+  return { id, attribution, allowedModels, maxParallel, expiresAt, followsTurn };
 }
 
 /** Ends every key of a session; a second call changes nothing. Returns how many were ended. */

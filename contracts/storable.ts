@@ -1,12 +1,9 @@
-import type { AssistantBlock } from '../../db/queries/turns.ts';
-import type { ModelAnswer } from './stream.ts';
-
 /**
- * The answer as Postgres and canonical JSON can hold it: no NUL, no lone surrogate, no number beyond JSON. A model that
- * says such a thing must not block its session for ever.
+ * The value as Postgres and canonical JSON can hold it: no NUL, no lone surrogate, no number beyond JSON. What a model says
+ * must not block its session for ever.
  */
-export function storable(answer: ModelAnswer): ModelAnswer {
-  return { ...answer, content: answer.content.map((block) => clean(block) as AssistantBlock) };
+export function storable<T>(value: T): T {
+  return clean(value) as T;
 }
 
 function clean(value: unknown): unknown {
