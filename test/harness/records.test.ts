@@ -26,9 +26,11 @@ async function makeSession(): Promise<string> {
   return (made.body as { id: string }).id;
 }
 
+const create = (fields: object): ReturnType<TestApi['post']> =>
+  api.post('/v1/agents', { name: 'a', model: 'scripted', ...fields });
+
 describe('agents of harnesses', () => {
   it('name the field that no driver can do', { timeout: TEST_MS }, async () => {
-    const create = (fields: object) => api.post('/v1/agents', { name: 'a', model: 'scripted', ...fields });
     const placed = await create({ harness: 'native', placement: 'sandbox' });
     expect([placed.status, placed.body.error.code, placed.body.error.field]).toEqual([
       400,
