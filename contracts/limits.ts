@@ -72,6 +72,14 @@ export const LIMITS = {
   harnessKeyTtlMs: 7 * 24 * 3_600_000,
   harnessStateBytes: 16 * 1024 * 1024,
 
+  /** MCP endpoint and hooks of harnesses */
+  mcpParallel: 32,
+  mcpProgressMs: 10_000,
+  mcpCallMs: 6 * 3_600_000,
+  hookDecisionMs: 30_000,
+  platformToolTextChars: 10_000,
+  artifactsListed: 200,
+
   /** Prompt */
   messageShownBytes: 100_000,
   messageShownHeadBytes: 40_000,

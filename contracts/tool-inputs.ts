@@ -2,6 +2,8 @@ import { z } from 'zod';
 import type { BuiltinToolName } from './definitions.ts';
 import { BUILTIN_TOOL_NAMES } from './definitions.ts';
 import { LIMITS } from './limits.ts';
+import type { PlatformToolName } from './platform-tools.ts';
+import { PLATFORM_TOOL_NAMES } from './platform-tools.ts';
 
 const filePath = z
   .string()
@@ -34,15 +36,29 @@ export const TOOL_INPUTS = {
 
 export type ToolInput<Name extends BuiltinToolName> = z.infer<(typeof TOOL_INPUTS)[Name]>;
 
+const title = z.string().trim().min(1).max(LIMITS.titleChars);
+const details = z.string().max(LIMITS.platformToolTextChars).optional();
+
+/** What the platform's own tools take. */
+export const PLATFORM_INPUTS = {
+  list_artifacts: z.strictObject({}),
+  report_issue: z.strictObject({ title, details, severity: z.enum(['info', 'warning', 'error']).optional() }),
+  request_approval: z.strictObject({ title, details, arguments: z.record(z.string(), z.json()).optional() }),
+} as const satisfies Record<PlatformToolName, z.ZodType>;
+
 export function isBuiltinTool(name: string): name is BuiltinToolName {
   return (BUILTIN_TOOL_NAMES as readonly string[]).includes(name);
 }
 
+function isPlatformTool(name: string): name is PlatformToolName {
+  return (PLATFORM_TOOL_NAMES as readonly string[]).includes(name);
+}
+
 /** Why the input does not fit the tool, for the model to read; undefined when it does. */
 export function inputProblem(tool: string, input: Record<string, unknown>): string | undefined {
-  if (!isBuiltinTool(tool)) return undefined;
-  const parsed = TOOL_INPUTS[tool].safeParse(input);
-  if (parsed.success) return undefined;
+  const schema = isBuiltinTool(tool) ? TOOL_INPUTS[tool] : isPlatformTool(tool) ? PLATFORM_INPUTS[tool] : undefined;
+  const parsed = schema?.safeParse(input);
+  if (parsed === undefined || parsed.success) return undefined;
   const issues = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'input'}: ${issue.message}`);
   return `invalid arguments for ${tool}: ${issues.join('; ')}`.slice(0, 1_000);
 }

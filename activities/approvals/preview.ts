@@ -29,6 +29,14 @@ function render(tool: string, input: Record<string, unknown>): string {
           .split('\n')
           .map((line) => `+${line}`),
       ].join('\n');
+    case 'request_approval':
+      return [
+        text('title'),
+        text('details'),
+        input['arguments'] === undefined ? '' : JSON.stringify(input['arguments'], null, 2),
+      ]
+        .filter((part) => part !== '')
+        .join('\n\n');
     default:
       return JSON.stringify(input, null, 2);
   }

@@ -1,22 +1,15 @@
 import { ApplicationFailure, Context } from '@temporalio/activity';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { assertNever } from '../../contracts/states.ts';
-import type { Queryable } from '../../db/pool.ts';
-import { withTransaction } from '../../db/pool.ts';
-import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
-import { adoptEffect, getEffect, moveEffect, planEffect } from '../../db/queries/effects.ts';
-import { consumeGrant } from '../../db/queries/harness-grants.ts';
-import { isSandboxRunning } from '../../db/queries/sandboxes.ts';
-import type { SessionForTurn } from '../../db/queries/session-status.ts';
-import { loadSessionForTurn, lockSession, setRunning } from '../../db/queries/session-status.ts';
+import { getEffect, planEffect } from '../../db/queries/effects.ts';
+import { loadSessionForTurn } from '../../db/queries/session-status.ts';
 import type { RunEffectArgs, RunEffectResult } from '../../workflows/activity-types.ts';
 import { cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { giveUpLate } from '../outage.ts';
 import { inputProblem, isBuiltinTool, TOOL_INPUTS } from '../../contracts/tool-inputs.ts';
 import { redactContent } from '../redaction.ts';
-import type { Lease } from '../sandbox/lease.ts';
 import { forgetLease, leaseSandbox } from '../sandbox/lease.ts';
 import { whileRenewed } from '../sandbox/renew.ts';
 import { bash } from './bash.ts';
@@ -24,7 +17,9 @@ import { failUnstarted, finishEffect, loseEffect, outcomeOf } from './close.ts';
 import { edit, read, write } from './files.ts';
 import type { ToolContext, ToolOutcome } from './outcome.ts';
 import { done } from './outcome.ts';
+import { isOutside, runOutside } from './outside.ts';
 import { glob, grep } from './search.ts';
+import { start } from './start.ts';
 import { execIdsOf } from './write-once.ts';
 
 /** One effect, from `allowed` to its end; an attempt after a crash re-attaches to what the first one started. */
@@ -44,6 +39,7 @@ async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: Ab
   const session = await loadSessionForTurn(deps.pool, args.sessionId);
   const before = await getEffect(deps.pool, args.effectId);
   if (before.state !== 'allowed' && before.state !== 'started') return outcomeOf(deps, session, before);
+  if (isOutside(before)) return runOutside(deps, session, before, signal);
   const leased = await leaseSandbox(deps, session, signal);
   if (leased.kind === 'unprepared') return { outcome: 'unprepared' };
   if (leased.kind === 'failed') {
@@ -70,55 +66,6 @@ async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: Ab
   // Before it is stored anywhere. When the broker is away the next attempt finds the same outcome in the sandbox.
   const content = await redactContent(deps, session.id, outcome.content, signal);
   return finishEffect(deps, session, started.effect, { ...outcome, content });
-}
-
-/**
- * The ledger says `started` before anything starts, and the approval is used up in the same transaction. Any state but
- * `started` in the answer means the effect must not run.
- */
-async function start(
-  deps: ActivityDeps,
-  session: SessionForTurn,
-  effectId: string,
-  lease: Lease,
-): Promise<{ effect: EffectRow; resumed: boolean }> {
-  return withTransaction(deps.pool, async (tx) => {
-    const status = await lockSession(tx, session.id);
-    if (status === 'terminated')
-      throw ApplicationFailure.nonRetryable('the session is terminated', 'session_terminated');
-    const effect = await getEffect(tx, effectId);
-    if (effect.state === 'started') {
-      // What may be repeated goes on in the sandbox there is now.
-      if (!effect.idempotent || effect.sandboxId === lease.id) return { effect, resumed: true };
-      await adoptEffect(tx, effectId, lease.id);
-      return { effect: { ...effect, sandboxId: lease.id }, resumed: true };
-    }
-    if (effect.state !== 'allowed') return { effect, resumed: false };
-    await requireAwake(deps, tx, session.id, lease);
-    const change = await consumeGrant(tx, effect);
-    if (change === undefined) {
-      throw ApplicationFailure.nonRetryable('no approval of these arguments is there to use', 'internal');
-    }
-    await moveEffect(tx, effectId, 'allowed', 'started', { ...change, sandboxId: lease.id }, effect.generation);
-    await setRunning(tx, session.id);
-    await insertAudit(tx, {
-      teamId: session.teamId,
-      actor: 'workflow',
-      action: 'effect.start',
-      resource: effectId,
-      sessionId: session.id,
-      digest: change.digest ?? effect.digest,
-      details: { tool: effect.tool, generation: effect.generation, sandbox_id: lease.id },
-    });
-    return { effect: await getEffect(tx, effectId), resumed: false };
-  });
-}
-
-/** Somebody may have put it to sleep since the lease was taken: nothing begins then, and the next attempt wakes it. */
-async function requireAwake(deps: ActivityDeps, tx: Queryable, sessionId: string, lease: Lease): Promise<void> {
-  if (await isSandboxRunning(tx, lease.id)) return;
-  forgetLease(deps, sessionId);
-  throw ApplicationFailure.retryable('the sandbox sleeps', 'sandbox_lost');
 }
 
 /** A person may have edited the time limit; it can only become shorter than what the workflow planned for. */

@@ -55,7 +55,7 @@ function refuseBadInput(call: ToolUse, position: number, judgement: Judgement): 
   const problem =
     position >= LIMITS.toolCallsPerStep
       ? `more than ${LIMITS.toolCallsPerStep} tool calls in one step; make this call again in the next`
-      : judgement.kind === 'builtin'
+      : judgement.kind === 'builtin' || judgement.kind === 'platform'
         ? inputProblem(call.name, call.input)
         : undefined;
   return problem === undefined ? judgement : { ...judgement, kind: 'invalid', verdict: 'deny', reason: problem };

@@ -4,12 +4,14 @@ import type { PermissionPolicy, PolicyVerdict } from '../../contracts/states.ts'
 import { assertNever } from '../../contracts/states.ts';
 import { isBuiltinTool } from '../../contracts/tool-inputs.ts';
 import { isEnabled, toolsetOf } from '../../contracts/agent-tools.ts';
+import type { PlatformToolName } from '../../contracts/platform-tools.ts';
+import { platformTool } from '../../contracts/platform-tools.ts';
 
 /** Part of every approval: which rules judged. */
 export const POLICY_VERSION = 'permissions/1';
 
 export interface Judgement {
-  kind: 'builtin' | 'custom' | 'invalid';
+  kind: 'builtin' | 'custom' | 'invalid' | 'platform';
   verdict: PolicyVerdict;
   /** For people: which rule said so. */
   reason: string;
@@ -23,6 +25,8 @@ export function judge(agent: AgentDefinition, tool: string): Judgement {
   if (custom) {
     return { kind: 'custom', verdict: 'allow', reason: 'run by the client', policy: null, idempotent: false };
   }
+  const platform = platformTool(agent, tool);
+  if (platform !== undefined) return judgePlatform(platform);
   const toolset = toolsetOf(agent);
   if (toolset === undefined || !isBuiltinTool(tool) || !isEnabled(toolset, tool)) {
     const reason = `the agent has no tool named ${tool}`;
@@ -32,6 +36,14 @@ export function judge(agent: AgentDefinition, tool: string): Judgement {
   const policy = (config?.permission_policy ?? toolset.default_config.permission_policy).type;
   const readOnly = READ_ONLY_TOOLS.includes(tool);
   return { kind: 'builtin', policy, idempotent: readOnly, ...verdictOf(policy, readOnly) };
+}
+
+/** Tools of the product change nothing but its own record, and asking a person is what the last one is for. */
+function judgePlatform(tool: PlatformToolName): Judgement {
+  const shared = { kind: 'platform' as const, idempotent: true };
+  return tool === 'request_approval'
+    ? { ...shared, policy: 'always_ask', verdict: 'ask', reason: 'the agent asks a person' }
+    : { ...shared, policy: 'always_allow', verdict: 'allow', reason: 'a tool of the platform' };
 }
 
 function verdictOf(policy: PermissionPolicy, readOnly: boolean): Pick<Judgement, 'verdict' | 'reason'> {

@@ -86,6 +86,8 @@ import { openFileLink } from './open-file-link.ts';
 import { uploadFile } from './upload-file.ts';
 import { createVault } from './create-vault.ts';
 import { listVaults } from './list-vaults.ts';
+import { harnessPreToolUse } from './harness-pre-tool-use.ts';
+import { mcp } from './mcp.ts';
 import { getVault } from './get-vault.ts';
 import { updateVault } from './update-vault.ts';
 import { archiveVault } from './archive-vault.ts';
@@ -209,6 +211,8 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   deleteModelRoute,
   getModelPolicy,
   updateModelPolicy,
+  mcp,
+  harnessPreToolUse,
   getHealth,
   getReadiness,
   getMetrics,

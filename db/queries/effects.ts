@@ -20,7 +20,7 @@ export interface EffectRow {
   position: number;
   toolUseId: string;
   tool: string;
-  kind: 'builtin' | 'custom' | 'invalid' | 'harness';
+  kind: 'builtin' | 'custom' | 'invalid' | 'harness' | 'platform' | 'mcp';
   idempotent: boolean;
   input: Record<string, unknown>;
   digest: string;

@@ -1,0 +1,52 @@
+/** Zod-free. Tools of the product itself that the agents of other harnesses get beside their own. */
+import type { ToolDefinition } from './agent-tools.ts';
+import type { AgentDefinition } from './definitions.ts';
+
+export const PLATFORM_TOOL_NAMES = ['list_artifacts', 'report_issue', 'request_approval'] as const;
+export type PlatformToolName = (typeof PLATFORM_TOOL_NAMES)[number];
+
+export const PLATFORM_TOOLS: Record<PlatformToolName, ToolDefinition> = {
+  list_artifacts: {
+    name: 'list_artifacts',
+    description:
+      'Lists the files this session has published. A file written below /mnt/session/outputs is published when the turn ends.',
+    input_schema: { type: 'object', properties: {}, additionalProperties: false },
+  },
+  report_issue: {
+    name: 'report_issue',
+    description:
+      'Tells the people who watch this session that something is wrong (a missing permission, a broken tool, a doubt about the task). Nobody answers; go on or end.',
+    input_schema: {
+      type: 'object',
+      properties: {
+        title: { type: 'string', description: 'One line.' },
+        details: { type: 'string', description: 'What happened, and what is needed.' },
+        severity: { type: 'string', enum: ['info', 'warning', 'error'], description: 'Default: warning.' },
+      },
+      required: ['title'],
+      additionalProperties: false,
+    },
+  },
+  request_approval: {
+    name: 'request_approval',
+    description:
+      'Asks a person and waits for the answer, which may take hours. Says yes, with what the person changed in `arguments`, or no with a reason. Ask before anything that cannot be undone and that no other rule asks about.',
+    input_schema: {
+      type: 'object',
+      properties: {
+        title: { type: 'string', description: 'The question in one line.' },
+        details: { type: 'string', description: 'What a person has to know to decide.' },
+        arguments: { type: 'object', description: 'What would be done; the person may change it.' },
+      },
+      required: ['title'],
+      additionalProperties: false,
+    },
+  },
+};
+
+/** The platform tool of this name, where the agent has it: a tool of its own under that name comes first. */
+export function platformTool(agent: AgentDefinition, name: string): PlatformToolName | undefined {
+  if (agent.harness === 'native') return undefined;
+  if (agent.tools.some((tool) => tool.type === 'custom' && tool.name === name)) return undefined;
+  return PLATFORM_TOOL_NAMES.find((known) => known === name);
+}
