@@ -1,5 +1,5 @@
 import { LIMITS } from '../../contracts/limits.ts';
-import { deleteEnvironmentSnapshot, listOldEnvironmentSnapshots } from '../../db/queries/environment-snapshots.ts';
+import { takeOldEnvironmentSnapshots } from '../../db/queries/environment-snapshots.ts';
 import type { KnownSandbox } from '../../db/queries/sandbox-reaping.ts';
 import {
   findKnownSandboxes,
@@ -150,16 +150,14 @@ async function deleteLeftSnapshots(deps: ActivityDeps, signal: AbortSignal): Pro
     await deps.sandboxProvider(provider).deleteSnapshot(ref, signal);
     await forgetSnapshot(deps.pool, id);
   });
-  const bounds = { ttlMs: LIMITS.environmentSnapshotTtlMs, keep: LIMITS.environmentSnapshots, limit: BATCH };
-  const old = await listOldEnvironmentSnapshots(deps.pool, deps.sandboxOwner, bounds);
+  const { environmentSnapshotTtlMs: ttlMs, environmentSnapshots: keep } = LIMITS;
+  const bounds = { ttlMs, keep, restMs: STRAY_AGE_MS, limit: BATCH };
+  // What is not deleted here, because somebody dies or its provider is away, is a stray of the next sweep: no row knows it.
+  const old = await takeOldEnvironmentSnapshots(deps.pool, deps.sandboxOwner, bounds);
   await countDone(
     deps,
-    old.map((row) => ({ ...row, id: row.hash })),
-    async (row) => {
-      // The row first: nobody must begin from files that are about to go.
-      await deleteEnvironmentSnapshot(deps.pool, row, row.ref.id);
-      await deps.sandboxProvider(row.provider).deleteSnapshot(row.ref, signal);
-    },
+    old.map((row) => ({ ...row, id: row.ref.id })),
+    ({ provider, ref }) => deps.sandboxProvider(provider).deleteSnapshot(ref, signal),
   );
 }
 

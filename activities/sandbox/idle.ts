@@ -111,14 +111,15 @@ async function act(
 
 async function pause(deps: ActivityDeps, session: SessionForTurn, row: SandboxRow, signal: AbortSignal): Promise<void> {
   const keepMemory = session.environment.type === 'cloud' && session.environment.idle.keep_memory;
+  let canKeep = false;
   if (row.ref !== null) {
     const provider = deps.sandboxProvider(row.provider);
-    const canKeep = keepMemory && (await provider.capabilities()).pause === 'memory';
+    canKeep = keepMemory && (await provider.capabilities()).pause === 'memory';
     await provider.pause(row.ref, signal, canKeep ? { keepMemory: true } : {});
     // Frozen processes keep their connections; else the network is gone with the last of them.
     if (!canKeep && row.egressOpen) await silence(deps, row, signal);
   }
-  await tellIdle(deps, row, 'session.sandbox_paused', { keeps_memory: keepMemory });
+  await tellIdle(deps, row, 'session.sandbox_paused', { keeps_memory: canKeep });
 }
 
 /** The broker stops listening, as far as it can be told: its listener is in a network that is gone. */

@@ -3,7 +3,7 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { withLongTransaction } from '../../db/pool.ts';
 import type { SandboxRow } from '../../db/queries/sandboxes.ts';
-import { lockSandboxOf, recordPrepared, renewSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
+import { addNote, lockSandboxOf, recordPrepared, renewSandbox, updateSandbox } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { createSandbox } from './create.ts';
@@ -42,6 +42,9 @@ const RENEW_MS = 60_000;
 const WAKE_MS = 25_000;
 /** Sandboxes in a row that may turn out to be gone in one attempt. */
 const ACQUIRE_TRIES = 3;
+/** Told to an agent whose environment wants memory kept while it sleeps, when it was not. */
+const PROCESSES_LOST =
+  'The sandbox slept and its memory could not be kept: files are as they were, no process you started before runs any more.';
 const heldBy = new WeakMap<ActivityDeps, Map<string, Held>>();
 
 /**
@@ -107,7 +110,8 @@ export async function runningSandbox(
     sandbox.ref === null
       ? await createSandbox(deps, session, sandbox, provider, signal)
       : { ref: sandbox.ref, network: (sandbox.network ?? { type: 'none' }) as SandboxNetwork };
-  if (made === null || !(await wake(deps, sandbox, { provider, ref: made.ref }, signal))) {
+  const keepsMemory = environment.idle.keep_memory;
+  if (made === null || !(await wake(deps, sandbox, { provider, ref: made.ref, keepsMemory }, signal))) {
     await loseSandbox(deps, sandbox, signal);
     return null;
   }
@@ -129,7 +133,7 @@ async function variables(
 async function wake(
   deps: ActivityDeps,
   sandbox: SandboxRow,
-  { provider, ref }: { provider: SandboxProvider; ref: SandboxRef },
+  { provider, ref, keepsMemory }: { provider: SandboxProvider; ref: SandboxRef; keepsMemory: boolean },
   given: AbortSignal,
 ): Promise<boolean> {
   if (sandbox.state === 'running') {
@@ -149,7 +153,12 @@ async function wake(
     const signal = AbortSignal.any([given, AbortSignal.timeout(WAKE_MS)]);
     const info = await provider.get(ref, signal);
     if (info === null) return false;
-    if (info.state !== 'running') await provider.resume(ref, signal);
+    if (info.state !== 'running') {
+      const isWhole = info.state === 'paused' && (await provider.capabilities()).pause === 'memory';
+      // Before they are replaced: an attempt that dies in between has told of it.
+      if (keepsMemory && !isWhole) await addNote(deps.pool, sandbox.id, PROCESSES_LOST);
+      await provider.resume(ref, signal);
+    }
     if (sandbox.ref !== null) await provider.extend(ref, LIMITS.sandboxLeaseMs, signal);
     await updateSandbox(tx, sandbox.id, 'running', LIMITS.sandboxLeaseMs, ref);
     return true;

@@ -38,18 +38,30 @@ export async function deleteEnvironmentSnapshot(db: Queryable, place: Place, ref
   );
 }
 
-/** Saved set-ups nobody has used for long, and those beyond the newest `keep`. */
-export async function listOldEnvironmentSnapshots(
+/**
+ * Takes out of the record saved set-ups nobody has used for long, and those beyond the newest `keep`: nothing begins from
+ * them any more. Never one that a sandbox is being made from, nor one used within `restMs`: whoever found it may be about to
+ * write that down.
+ */
+export async function takeOldEnvironmentSnapshots(
   db: Queryable,
   owner: string,
-  bounds: { ttlMs: number; keep: number; limit: number },
+  bounds: { ttlMs: number; keep: number; restMs: number; limit: number },
 ): Promise<(Place & { ref: StoredSnapshot })[]> {
   const result = await db.query<Place & { ref: StoredSnapshot }>(
-    `SELECT hash, provider, owner, ref FROM (
-       SELECT *, row_number() OVER (PARTITION BY provider ORDER BY last_used_at DESC) AS place
-       FROM environment_snapshots WHERE owner = $1) AS ranked
-     WHERE place > $2 OR last_used_at < now() - make_interval(secs => $3 / 1000.0) ORDER BY last_used_at LIMIT $4`,
-    [owner, bounds.keep, bounds.ttlMs, bounds.limit],
+    `WITH old AS (
+       SELECT hash, provider, owner FROM (
+         SELECT *, row_number() OVER (PARTITION BY provider ORDER BY last_used_at DESC) AS place
+         FROM environment_snapshots WHERE owner = $1) AS ranked
+       WHERE (place > $2 OR last_used_at < now() - make_interval(secs => $3 / 1000.0))
+         AND NOT EXISTS (SELECT 1 FROM sandboxes b WHERE b.provider = ranked.provider AND b.ref IS NULL
+           AND b.state <> 'destroyed' AND b.start->'ref'->>'id' = ranked.ref->>'id')
+       ORDER BY last_used_at LIMIT $4)
+     DELETE FROM environment_snapshots s USING old
+     WHERE (s.hash, s.provider, s.owner) = (old.hash, old.provider, old.owner)
+       AND s.last_used_at < now() - make_interval(secs => $5 / 1000.0)
+     RETURNING s.hash, s.provider, s.owner, s.ref`,
+    [owner, bounds.keep, bounds.ttlMs, bounds.limit, bounds.restMs],
   );
   return result.rows;
 }

@@ -270,12 +270,13 @@ export async function recordPrepared(db: Queryable, id: string): Promise<void> {
   await db.query('UPDATE sandboxes SET prepared_at = coalesce(prepared_at, now()) WHERE id = $1', [id]);
 }
 
-/** Something the agent is to be told of, with what it is to be told already. */
+/** Something the agent is to be told of with its next result, beside what it was not told yet. */
 export async function addNote(db: Queryable, id: string, note: string): Promise<void> {
-  await db.query(`UPDATE sandboxes SET note = concat_ws(E'\\n', note, $2::text) WHERE id = $1 AND told_at IS NULL`, [
-    id,
-    note,
-  ]);
+  await db.query(
+    `UPDATE sandboxes SET note = CASE WHEN told_at IS NULL THEN concat_ws(E'\\n', note, $2::text) ELSE $2::text END, told_at = NULL
+     WHERE id = $1 AND (told_at IS NOT NULL OR position($2::text IN coalesce(note, '')) = 0)`,
+    [id, note],
+  );
 }
 
 /** What the agent was not told yet of the sandbox a running effect is in; it counts as told from here on. */

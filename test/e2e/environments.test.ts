@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SandboxRef } from '../../activities/sandbox/port.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import { testApi, type TestApi } from '../api/support.ts';
 import { BedDriver, toolset, TURNS_OVER } from '../support/bed-driver.ts';
 import { bash, scriptMessage, type ScriptStep } from '../support/session-driver.ts';
@@ -256,6 +257,75 @@ describe('an environment', { timeout: 240_000 }, () => {
     expect(told).toMatch(/^\[sandbox: .*what you had written is gone/);
     expect(await events(session, 'session.sandbox_rebuilt')).toMatchObject([{ snapshot_at: null }]);
     expect(await driver.turnEnds(session)).toEqual(['end_turn', 'end_turn']);
+  });
+
+  it('lets go what was saved of a set-up when nobody has used it for long, and never while somebody begins from it', async () => {
+    const config = { setup_script: 'head -c 8 /dev/urandom | od -An -tx1 > /workspace/made' };
+    const id = await environment(config);
+    const look = [{ tools: [bash('cat made')] }, { text: 'ok' }];
+    const made = async (): Promise<[string, string | undefined]> => {
+      const session = await open(id, look);
+      await over(session);
+      return [session, (await results(session))[0]];
+    };
+    const [session, first] = await made();
+    const saved = async (): Promise<{ ref: SandboxRef; hash: string } | undefined> =>
+      (
+        await api.pool.query<{ ref: SandboxRef; hash: string }>('SELECT ref, hash FROM environment_snapshots')
+      ).rows.find(({ ref }) => ref.id === ours);
+    const usedBefore = (interval: string): Promise<unknown> =>
+      api.pool.query(`UPDATE environment_snapshots SET last_used_at = now() - $2::interval WHERE ref->>'id' = $1`, [
+        ours,
+        interval,
+      ]);
+    const provider = bed.deps.sandboxProvider('local');
+    const kept = async (): Promise<boolean> => {
+      for await (const { ref } of provider.listSnapshots(bed.deps.sandboxOwner, soon()))
+        if (ref.id === ours) return true;
+      return false;
+    };
+    const newest = await api.pool.query<{ id: string }>(
+      `SELECT ref->>'id' AS id FROM environment_snapshots ORDER BY created_at DESC LIMIT 1`,
+    );
+    const ours = newest.rows[0]?.id;
+    const known = await saved();
+    // Used a while ago: it stays, and what a session made of it does not matter.
+    await usedBefore('13 days');
+    await sweep();
+    expect([await saved(), await kept()]).toEqual([known, true]);
+    // Somebody was killed after it had written down what it begins from, or is at it.
+    await usedBefore('15 days');
+    await api.pool.query(
+      `INSERT INTO sandboxes (id, session_id, generation, provider, state, lease_expires_at, start)
+       VALUES ('sbx_begins', $1, 99, 'local', 'creating', now() + interval '1 hour', $2)`,
+      [session, JSON.stringify({ kind: 'environment', hash: known?.hash, ref: known?.ref })],
+    );
+    await sweep();
+    expect([await saved(), await kept()]).toEqual([known, true]);
+    await api.pool.query(`UPDATE sandboxes SET state = 'destroyed' WHERE id = 'sbx_begins'`);
+    // One session more of the environment, and it counts as used again.
+    expect((await made())[1]).toBe(first);
+    await sweep();
+    expect([await saved(), await kept()]).toEqual([known, true]);
+    // There are more than an installation keeps: the oldest goes, but not one that was found a moment ago.
+    await api.pool.query(
+      `INSERT INTO environment_snapshots (hash, provider, owner, team_id, ref, last_used_at)
+       SELECT 'other ' || n, 'local', $1, 't', jsonb_build_object('id', 'other ' || n), now() + interval '1 min'
+       FROM generate_series(1, $2::int) AS n`,
+      [bed.deps.sandboxOwner, LIMITS.environmentSnapshots],
+    );
+    await sweep();
+    expect([await saved(), await kept()]).toEqual([known, true]);
+    await usedBefore('10 min');
+    await sweep();
+    expect([await saved(), await kept()]).toEqual([undefined, false]);
+    await api.pool.query(`DELETE FROM environment_snapshots WHERE team_id = 't'`);
+    // The next session sets up anew, and one that began from it before goes on.
+    const [, other] = await made();
+    expect(other).toMatch(/^( [0-9a-f]{2}){8}/);
+    expect(other).not.toBe(first);
+    await say(session, look);
+    expect(await results(session)).toEqual([first, first]);
   });
 
   it('leaves no sandbox and no snapshot that no row knows, after one pass', async () => {

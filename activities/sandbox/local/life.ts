@@ -66,9 +66,11 @@ export function stopAllSandboxes(rootDir: string): number {
 /** What the port tells of a sandbox. */
 export function infoOf(record: SandboxRecord): SandboxInfo {
   const running = record.holder !== null && isAlive(record.holder);
+  // One that was frozen and whose processes died, as with their machine, has lost what it was to keep.
+  const sleeps = record.paused && (running || record.frozen !== true);
   return {
     ref: { provider: NAME, id: record.id, meta: {} },
-    state: record.paused ? 'paused' : running ? 'running' : 'stopped',
+    state: sleeps ? 'paused' : running ? 'running' : 'stopped',
     owner: record.spec.owner,
     labels: record.spec.labels,
     createdAtMs: record.createdAtMs,
