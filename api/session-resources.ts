@@ -1,10 +1,9 @@
 import type { CredentialSpec } from '../contracts/credentials.ts';
 import type { CloudEnvironment, EnvironmentConfig, EnvironmentRepository } from '../contracts/definitions.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
-import { canonicalHost } from '../contracts/hosts.ts';
 import { newId } from '../contracts/ids.ts';
 import { LIMITS } from '../contracts/limits.ts';
-import type { EgressRule } from '../contracts/networking.ts';
+import { repositoryHost, repositoryPaths, withRepositoryRules } from '../contracts/repository-rules.ts';
 import type {
   FileResourceParam,
   RepositoryResourceParam,
@@ -138,27 +137,17 @@ async function storeToken(
 function tokenSpec(url: string): Omit<CredentialSpec, 'parts'> {
   return {
     env: null,
-    hosts: [hostOf(url)],
+    hosts: [repositoryHost(url)],
     unrestricted: false,
     locations: ['header', 'basic'],
     headerName: 'authorization',
     template: null,
     username: 'x-access-token',
     methods: null,
-    paths: pathsOf(url).map((path) => `${path}/*`),
+    paths: repositoryPaths(url).map((path) => `${path}/*`),
     mcpServerUrl: null,
     refresh: null,
   };
-}
-
-function hostOf(url: string): string {
-  return canonicalHost(new URL(url).hostname) ?? new URL(url).hostname;
-}
-
-/** With and without `.git`: servers know a repository by both. */
-function pathsOf(url: string): string[] {
-  const path = new URL(url).pathname.replace(/\/+$/, '').replace(/\.git$/, '');
-  return [path, `${path}.git`];
 }
 
 function withRepositories(environment: CloudEnvironment, resources: StoredRepositoryResource[]): CloudEnvironment {
@@ -167,20 +156,7 @@ function withRepositories(environment: CloudEnvironment, resources: StoredReposi
     const commit = checkout?.type === 'commit' ? checkout.sha : null;
     return { url, branch, commit, mount_path, credential: credential?.credentialId ?? null };
   });
-  const repositories = [...environment.repositories, ...added];
-  return { ...environment, repositories, networking: withHosts(environment.networking, repositories) };
-}
-
-/** What is to be cloned can be reached: the repository's own paths, by a rule of the session. */
-function withHosts(
-  networking: CloudEnvironment['networking'],
-  repositories: readonly EnvironmentRepository[],
-): CloudEnvironment['networking'] {
-  if (networking.type === 'unrestricted' || repositories.length === 0) return networking;
-  const rules = repositories.map(({ url }): EgressRule => {
-    return { host: hostOf(url), methods: null, paths: pathsOf(url).map((path) => `${path}/**`), action: 'allow' };
-  });
-  return { ...networking, rules: [...(networking.rules ?? []), ...rules] };
+  return withRepositoryRules({ ...environment, repositories: [...environment.repositories, ...added] });
 }
 
 /** Without what only we need to know. */

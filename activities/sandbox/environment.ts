@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { CloudEnvironment } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
+import { withoutRepositoryRules } from '../../contracts/repository-rules.ts';
 import type { SessionCredential } from '../../contracts/credentials.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -32,13 +33,24 @@ export function hasSetup(environment: CloudEnvironment): boolean {
 }
 
 /**
- * Names what packages and set-up script made. Another team, image, script or set of credentials makes something else: what
- * one session could fetch with its credentials must not reach a session that has them not.
+ * Names what packages and set-up script made. Another team, image, script, network or set of credentials makes something
+ * else: what one session could fetch must not reach a session that may not fetch it.
  */
 export function setupHash(session: SessionForTurn, credentials: readonly SessionCredential[]): string {
-  const { provider, image, packages, setup_script, env, resources } = cloudEnvironment(session);
+  const environment = cloudEnvironment(session);
+  const { provider, image, packages, setup_script, env, resources } = environment;
+  const networking = withoutRepositoryRules(environment);
   const credentialIds = credentials.map(({ credentialId }) => credentialId).toSorted();
-  const made = { team: session.teamId, provider, image, packages, setup_script, env, disk: resources.disk_mb };
+  const made = {
+    team: session.teamId,
+    provider,
+    image,
+    packages,
+    setup_script,
+    env,
+    networking,
+    disk: resources.disk_mb,
+  };
   return createHash('sha256')
     .update(JSON.stringify([made, credentialIds]))
     .digest('hex');

@@ -1,5 +1,6 @@
-import type { BudgetLimit, SessionLimits } from '../../contracts/definitions.ts';
+import type { BudgetLimit, EnvironmentConfig, SessionLimits } from '../../contracts/definitions.ts';
 import { newId } from '../../contracts/ids.ts';
+import { withRepositoryRules } from '../../contracts/repository-rules.ts';
 import type { CreatedRange, Page, PageRequest } from '../paging.ts';
 import { Filter, selectPage } from '../paging.ts';
 import type { Queryable } from '../pool.ts';
@@ -209,7 +210,7 @@ export async function createDeploymentSession(
     teamId: row.teamId,
     createdBy: row.createdBy,
     agent: { id: agent.id, version: agent.version, definition: agent.definition },
-    environment: { id: environment.id, config: environment.config },
+    environment: { id: environment.id, config: sessionConfig(environment.config) },
     title: row.name,
     metadata: row.metadata,
     budget: row.budget,
@@ -223,6 +224,11 @@ export async function createDeploymentSession(
   });
   await insertRun(tx, { ...run, sessionId: session.id, error: null });
   return { runId: run.id, sessionId: session.id, created: true };
+}
+
+/** Its repositories are open to it, as to a session that somebody opens by hand. */
+function sessionConfig(config: EnvironmentConfig): EnvironmentConfig {
+  return config.type === 'cloud' ? withRepositoryRules(config) : config;
 }
 
 function refusalOf(agentArchivedAt: Date | null, environmentArchivedAt: Date | null) {

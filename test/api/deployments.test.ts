@@ -199,6 +199,26 @@ describe('runs', () => {
     expect((await api.get(`/v1/sessions?deployment_id=${id}`)).body.data).toHaveLength(1);
   });
 
+  it('reach the repositories of their environment, as sessions do that are opened by hand', async () => {
+    const repositories = [{ url: 'https://github.com/acme/shop' }];
+    const config = { type: 'cloud', repositories, networking: { type: 'limited', allowed_hosts: ['example.com'] } };
+    const environment = (await api.post('/v1/environments', { name: 'Box', config }).expect(200)).body.id as string;
+    const id = await create({ environment_id: environment });
+    const run = await api.post(`/v1/deployments/${id}/run`).expect(200);
+    const opened = await api.post('/v1/sessions', { agent: made.agentId, environment_id: environment }).expect(200);
+    const { rows } = await api.pool.query<{ networking: { rules: object[] } }>(
+      `SELECT environment->'networking' AS networking FROM sessions WHERE id = ANY($1)`,
+      [[run.body.session_id, opened.body.id]],
+    );
+    expect(rows).toHaveLength(2);
+    expect(rows[0]).toEqual(rows[1]);
+    expect(rows[0]?.networking.rules).toEqual([
+      { host: 'github.com', methods: null, paths: ['/acme/shop/**', '/acme/shop.git/**'], action: 'allow' },
+    ]);
+    const workflowId = manualRunWorkflowId(id, run.body.id as string);
+    await api.services.temporal.client.workflow.getHandle(workflowId).terminate('test over');
+  });
+
   it('by schedule: idempotent on the workflow id, nothing while paused, an error pauses', async () => {
     const id = await create();
     const firing = (workflowId: string) =>
