@@ -44,7 +44,8 @@ const IMAGE = 'longhaul-test:1';
 const PROGRAMS =
   'bash dash perl setsid env echo cat ls cp mv rm mkdir mkfifo chmod ln dd head tail wc cut tr sort uniq od base64 sleep stat touch date du find grep sed ps printf sha256sum mktemp readlink dirname basename seq true false yes pwd id tee test kill';
 
-export async function startEngine(): Promise<TestEngine> {
+/** `programs`: of this machine, which the image has beside what every sandbox needs. */
+export async function startEngine(programs: string[] = []): Promise<TestEngine> {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-engine-'));
   const socket = path.join(folder, 's');
   const containers = await launchContainerd(folder);
@@ -81,7 +82,7 @@ export async function startEngine(): Promise<TestEngine> {
       rmSync(folder, { recursive: true, force: true });
     },
   };
-  await importImage(folder, socket);
+  await importImage(folder, socket, programs);
   return self;
 }
 
@@ -144,7 +145,7 @@ async function launch(folder: string, socket: string): Promise<ChildProcess> {
 }
 
 /** The smallest file system the tests need, of this machine's own files. */
-async function importImage(folder: string, socket: string): Promise<void> {
+async function importImage(folder: string, socket: string, more: string[]): Promise<void> {
   const root = path.join(folder, 'root');
   for (const each of ['usr/bin', 'usr/lib', 'usr/lib64', 'etc/ssl/certs', 'tmp', 'proc', 'sys', 'dev', 'var', 'run']) {
     mkdirSync(path.join(root, each), { recursive: true });
@@ -162,7 +163,7 @@ async function importImage(folder: string, socket: string): Promise<void> {
     mkdirSync(path.dirname(target), { recursive: true });
     cpSync(file, target, { dereference: true });
   };
-  const programs = PROGRAMS.split(' ').map((each) => `/usr/bin/${each}`);
+  const programs = [...PROGRAMS.split(' '), ...more].map((each) => `/usr/bin/${each}`);
   const libraries = spawnSync('ldd', [...programs, process.execPath], { encoding: 'utf8' }).stdout.matchAll(
     /(\/\S+) \(0x/g,
   );
