@@ -121,13 +121,10 @@ describe('with the official SDK', () => {
 
   it('shows a file to its team only', async () => {
     const made = await upload('ours', 'ours');
-    for (const asked of [
-      stranger.beta.files.retrieveMetadata(made.id),
-      stranger.beta.files.download(made.id),
-      stranger.beta.files.delete(made.id),
-    ]) {
-      await expect(asked).rejects.toBeInstanceOf(NotFoundError);
-    }
+    const { files } = stranger.beta;
+    await expect(files.retrieveMetadata(made.id)).rejects.toBeInstanceOf(NotFoundError);
+    await expect(files.download(made.id)).rejects.toBeInstanceOf(NotFoundError);
+    await expect(files.delete(made.id)).rejects.toBeInstanceOf(NotFoundError);
     expect((await stranger.beta.files.list({ ids: [made.id] })).data).toEqual([]);
   });
 });

@@ -8,11 +8,14 @@ import { markerOf } from './holder.ts';
 import type { ProcessIdentity } from './host.ts';
 import { CLEAN_ENV, perlMissing } from './host.ts';
 import type { SandboxRecord } from './record.ts';
+import { pathsOf } from './record.ts';
 
 /** One that nobody needed for this long ends: an idle sandbox has one process. */
 const PARKED_MS = 20_000;
 /** The next one is started when the machine is likely done with the command before. */
 const NEXT_MS = 1;
+/** A process without a command ends by itself when nobody waits for it. */
+const DISMISSED_MS = 2_000;
 /** News may get lost: looked at again this often. */
 const CHECK_MS = 15_000;
 
@@ -66,9 +69,12 @@ class Supervisor {
     return this.state === 'signed';
   }
 
-  /** Ends it, if it has no command yet. */
-  dismiss(): void {
+  /** Ends it, if it has no command yet; resolves when it has ended. */
+  async dismiss(): Promise<void> {
     this.child.stdin?.destroy();
+    const deadline = setTimeout(() => this.child.kill('SIGKILL'), DISMISSED_MS).unref();
+    while (!this.isClosed) await this.change(this.changes, DISMISSED_MS);
+    clearTimeout(deadline);
   }
 
   get version(): number {
@@ -110,6 +116,8 @@ export interface News {
 export class Launcher {
   private readonly rootDir: string;
   private readonly parked = new Map<string, Parked>();
+  /** By sandbox: one is to be parked for it soon. */
+  private readonly soon = new Map<string, NodeJS.Timeout>();
   /** By exec folder, as long as they run. */
   private readonly working = new Map<string, Supervisor>();
 
@@ -125,7 +133,17 @@ export class Launcher {
     const isTaken = waiting !== undefined && (await this.follow(waiting, dir));
     // What waited may have ended meanwhile, without a word.
     if (!isTaken && !existsSync(path.join(dir, 'claim'))) await this.follow(this.make(holder, record), dir);
-    setTimeout(() => this.park(record), NEXT_MS).unref();
+    this.parkSoon(record);
+  }
+
+  /** Later, and only while the sandbox is there: nobody would end what waits for one that is gone. */
+  private parkSoon(record: SandboxRecord): void {
+    clearTimeout(this.soon.get(record.id));
+    const timer = setTimeout(() => {
+      this.soon.delete(record.id);
+      if (existsSync(pathsOf(this.rootDir, record.id).record)) this.park(record);
+    }, NEXT_MS);
+    this.soon.set(record.id, timer.unref());
   }
 
   /** Starts a supervisor that waits for the sandbox's next command. */
@@ -133,7 +151,7 @@ export class Launcher {
     if (this.parkedFor(record) !== undefined) return;
     const supervisor = new Supervisor(this.rootDir, record);
     if (record.holder !== null) supervisor.introduce(record.holder);
-    const timer = setTimeout(() => this.drop(record.id), PARKED_MS).unref();
+    const timer = setTimeout(() => void this.drop(record.id), PARKED_MS).unref();
     this.parked.set(record.id, { supervisor, holder: record.holder ?? undefined, timer });
   }
 
@@ -145,13 +163,15 @@ export class Launcher {
     parked.holder = holder;
   }
 
-  /** Nobody waits for this sandbox's commands any more. */
-  drop(id: string): void {
+  /** Nobody waits for this sandbox's commands any more. Resolves when what was parked for them has ended. */
+  async drop(id: string): Promise<void> {
+    clearTimeout(this.soon.get(id));
+    this.soon.delete(id);
     const parked = this.parked.get(id);
     if (parked === undefined) return;
     this.parked.delete(id);
     clearTimeout(parked.timer);
-    parked.supervisor.dismiss();
+    await parked.supervisor.dismiss();
   }
 
   /** News of a command this process started; undefined for others. */
@@ -195,7 +215,7 @@ export class Launcher {
     if (parked === undefined) return undefined;
     const isSame = parked.holder?.pid === record.holder?.pid && parked.holder?.startTime === record.holder?.startTime;
     if (isSame && !parked.supervisor.isClosed) return parked;
-    this.drop(record.id);
+    void this.drop(record.id);
     return undefined;
   }
 }

@@ -305,7 +305,7 @@ export class LocalProvider implements SandboxProvider {
     try {
       await startHolder(this.rootDir, record, { rootfsDir: this.rootfsDir, onPid });
     } catch (error) {
-      this.launcher.drop(record.id);
+      await this.launcher.drop(record.id);
       throw error;
     }
   }
@@ -314,7 +314,7 @@ export class LocalProvider implements SandboxProvider {
   private async freeze(record: SandboxRecord): Promise<boolean> {
     if (record.paused && record.frozen !== true) return false;
     if (record.holder === null || !isAlive(record.holder)) return false;
-    this.launcher.drop(record.id);
+    await this.launcher.drop(record.id);
     writeRecord(this.rootDir, { ...record, paused: true, frozen: true });
     try {
       await freeze(this.rootDir, record);
@@ -327,7 +327,7 @@ export class LocalProvider implements SandboxProvider {
 
   private async stop(record: SandboxRecord): Promise<boolean> {
     if (record.paused && record.frozen !== true) return false;
-    this.launcher.drop(record.id);
+    await this.launcher.drop(record.id);
     await stopHolder(this.rootDir, record);
     writeRecord(this.rootDir, { ...record, paused: true, frozen: false, holder: null });
     return true;
@@ -373,8 +373,10 @@ export class LocalProvider implements SandboxProvider {
 
   private async end(id: string): Promise<boolean> {
     const record = readRecord(this.rootDir, id);
-    this.launcher.drop(id);
+    // Until it has ended: one that has just been started does not bear the sandbox's name yet, and is no stray to see.
+    const dropped = this.launcher.drop(id);
     if (record !== undefined) await stopHolder(this.rootDir, record);
+    await dropped;
     const { dir, record: file } = pathsOf(this.rootDir, id);
     await stopStrays(this.rootDir, id);
     // Without its record the sandbox is gone for everybody; what is left of the files is the sweep's.
