@@ -1,3 +1,4 @@
+import { endHarnessProcesses, killHarnessProcesses } from '../../activities/harness/host/registry.ts';
 import { stopAllSandboxes } from '../../activities/sandbox/index.ts';
 import type { CliConfig } from '../config.ts';
 import { EXIT, say } from '../output.ts';
@@ -14,7 +15,8 @@ export async function stop(config: CliConfig): Promise<number> {
   const paths = homePaths(config.home);
   const supervisor = lockHolder(paths.lock);
   if (supervisor === null) {
-    const ended = (await endLeftovers(readStackState(paths), say)) + stopAllSandboxes(paths.sandboxes);
+    const processes = await endLeftovers(readStackState(paths), say);
+    const ended = processes + stopAllSandboxes(paths.sandboxes) + (await endHarnessProcesses(paths.home));
     removeDevJson(paths);
     say(ended === 0 ? `Nothing runs in ${paths.home}.` : 'Stopped.');
     return EXIT.ok;
@@ -28,6 +30,7 @@ export async function stop(config: CliConfig): Promise<number> {
     await waitForEnd(supervisor, 5_000);
     await endLeftovers(readStackState(paths), say);
     stopAllSandboxes(paths.sandboxes);
+    killHarnessProcesses(paths.home);
     removeDevJson(paths);
     return EXIT.failed;
   }

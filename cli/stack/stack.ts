@@ -21,6 +21,7 @@ import {
   type Role,
   type StackState,
 } from './home.ts';
+import { endHarnessProcesses, killHarnessProcesses } from '../../activities/harness/host/registry.ts';
 import { stopAllSandboxes } from '../../activities/sandbox/index.ts';
 import { endLeftovers } from './leftovers.ts';
 import { LogFile } from './logs.ts';
@@ -121,7 +122,9 @@ export class Stack {
       await supervised.stop();
       this.#options.say(`${role} stopped (${seconds(Date.now() - startedMs)})`);
       // After the worker, which would wake them again.
-      if (role === 'worker') stopAllSandboxes(this.#paths.sandboxes);
+      if (role !== 'worker') continue;
+      stopAllSandboxes(this.#paths.sandboxes);
+      await endHarnessProcesses(this.#paths.home);
     }
     this.#cleanUp();
   }
@@ -130,6 +133,7 @@ export class Stack {
   kill(): void {
     for (const supervised of this.#processes.values()) supervised.kill();
     stopAllSandboxes(this.#paths.sandboxes);
+    killHarnessProcesses(this.#paths.home);
     this.#cleanUp();
   }
 
