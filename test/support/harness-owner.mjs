@@ -14,11 +14,11 @@ const spec = {
   isReady: async ({ endpoint, secret }, signal) =>
     (await fetch(endpoint, { signal, headers: { authorization: secret } })).ok,
 };
-console.log('asking');
+process.stdout.write('asking\n');
 const server = await acquireServer(
   { root, idleMs: 600_000, sickMs: 60_000, logger },
   spec,
   new AbortController().signal,
 );
-console.log(JSON.stringify(server));
+process.stdout.write(`${JSON.stringify(server)}\n`);
 setInterval(() => undefined, 60_000);

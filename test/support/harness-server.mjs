@@ -7,6 +7,6 @@ const [port, gate] = process.argv.slice(2);
 createServer((request, response) => {
   if (gate !== '' && !existsSync(gate)) return response.writeHead(503).end();
   if (request.headers.authorization !== process.env.SECRET) return response.writeHead(401).end();
-  if (request.url === '/noise') console.log('noise '.repeat(2_000_000));
+  if (request.url === '/noise') process.stdout.write('noise '.repeat(2_000_000));
   response.end(JSON.stringify({ pid: process.pid, env: process.env, cwd: process.cwd() }));
 }).listen(Number(port), '127.0.0.1');
