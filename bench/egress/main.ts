@@ -6,6 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
+import { setTimeout as delay } from 'node:timers/promises';
 import { OwnStack } from '../../cli/demo/own-stack.ts';
 import { messageOf, print, printJson, say } from '../../cli/output.ts';
 import { createClient } from '../../client/index.ts';
@@ -66,7 +67,7 @@ async function openSandbox(stack: OwnStack): Promise<number> {
     const { status } = await client.sessions.get(session.id);
     const [holder] = readdirSync(folder).flatMap((name) => holderOf(path.join(folder, name, 'sandbox.json')));
     if (status === 'idle' && holder !== undefined) return holder;
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await delay(100);
   }
   throw new Error('no sandbox came up');
 }

@@ -4,6 +4,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import os from 'node:os';
 import path from 'node:path';
 import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import type {
   SandboxCapabilities,
@@ -378,7 +379,7 @@ export function savingParts(bench: Bench): void {
         const victim = await bench.another();
         await victim.provider.get(ref, soon());
         const cut = victim.provider.snapshot(ref, 'cut-key', soon()).catch(() => undefined);
-        if (round > 0) await new Promise((resolve) => setTimeout(resolve, round * 8));
+        if (round > 0) await delay(round * 8);
         await victim.kill();
         await cut;
       }
@@ -388,7 +389,7 @@ export function savingParts(bench: Bench): void {
         const victim = await bench.another();
         await victim.provider.get(ref, soon());
         const cut = victim.provider.create(spec, 'cut-restore', soon()).catch(() => undefined);
-        if (round > 0) await new Promise((resolve) => setTimeout(resolve, round * 8));
+        if (round > 0) await delay(round * 8);
         await victim.kill();
         await cut;
       }

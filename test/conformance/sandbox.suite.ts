@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SandboxCapabilities, SandboxProvider, SandboxRef } from '../../activities/sandbox/port.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -286,7 +287,7 @@ export function sandboxConformance(
           const victim = await under.another();
           await victim.provider.get(raced, soon());
           const started = victim.provider.execStart(raced, spec, soon()).catch(() => undefined);
-          if (round % 4 !== 0) await new Promise((resolve) => setTimeout(resolve, round % 4));
+          if (round % 4 !== 0) await delay(round % 4);
           await victim.kill();
           await started;
           await provider.execStart(raced, spec, soon());
@@ -313,10 +314,14 @@ export function sandboxConformance(
           const poll = await provider.execPoll(ref, 'tree', { out: 0, err: 0 }, 1_000, soon());
           return poll.stdout.length > 0;
         });
+        // One that was started may still be on its way to the program it becomes.
+        const running = async (): Promise<string> =>
+          (await shell(provider, ref, 'cat /proc/*/cmdline 2>/dev/null | tr "\\0" " "')).stdout;
+        await until('the other one runs', async () => (await running()).includes('sleep 605'));
         await provider.execKill(ref, 'tree', soon());
         await provider.execKill(ref, 'tree', soon());
         expect((await follow(provider, ref, 'tree')).status).toEqual({ state: 'killed', reason: 'signal' });
-        const { stdout } = await shell(provider, ref, 'cat /proc/*/cmdline 2>/dev/null | tr "\\0" " "');
+        const stdout = await running();
         expect(stdout).not.toMatch(/sleep 60[34]/);
         expect(stdout).toContain('sleep 605');
         await provider.execKill(ref, 'other', soon());

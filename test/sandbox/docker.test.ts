@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readDockerOptions } from '../../activities/sandbox/docker/config.ts';
 import { DockerProvider, type DockerOptions } from '../../activities/sandbox/docker/provider.ts';
@@ -325,7 +326,7 @@ if (obstacle !== null) {
       expect(Number(counted.trim() || '0')).toBeLessThanOrEqual(128);
       await provider.pause(ref, soon());
       await provider.resume(ref, soon());
-      const fill = 'for i in $(seq 200); do head -c 1000000 /dev/zero > fill.$i; sleep 0.02; done';
+      const fill = 'for i in $(seq 200); do head -c 1000000 /dev/zero > fill.$i; sleep 0.02; done; sleep 100';
       expect((await shell(provider, ref, fill)).status).toEqual({ state: 'killed', reason: 'disk_limit' });
     });
 
@@ -385,7 +386,7 @@ if (obstacle !== null) {
         const victim = worker();
         await victim.provider.get(made, soon());
         const cut = victim.provider.pause(made, soon()).catch(() => undefined);
-        if (round > 0) await new Promise((resolve) => setTimeout(resolve, round * 15));
+        if (round > 0) await delay(round * 15);
         await victim.kill();
         await cut;
         await provider.pause(made, soon());
@@ -432,7 +433,7 @@ if (obstacle !== null) {
       for (const cut of cuts) {
         const lost = Promise.allSettled(cut.map((each) => each()));
         // Early: an engine killed while containerd starts a container takes half a minute to find out.
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await delay(20);
         await engine.kill();
         await lost;
         await engine.start();

@@ -211,16 +211,17 @@ describe.each(SHELLS)('command journal: $name', { timeout: LONG_MS }, (shell) =>
   });
 
   it('gives a race of start and kill one answer', async () => {
+    const seconds = `606.${process.pid}${count}`;
     for (let round = 0; round < 6; round += 1) {
       const execId = `race-${round}`;
       await Promise.all([
-        start(['sh', '-c', 'sleep 600'], { execId }),
-        round % 2 === 0 ? journal.kill(execId, soon()) : start(['sleep', '600'], { execId }),
+        start(['sh', '-c', `sleep ${seconds}`], { execId }),
+        round % 2 === 0 ? journal.kill(execId, soon()) : start(['sleep', seconds], { execId }),
       ]);
       await journal.kill(execId, soon());
       expect((await follow(execId)).status).toEqual({ state: 'killed', reason: 'signal' });
     }
-    await until('nothing of them runs', () => Promise.resolve(!running('sleep 600 ')));
+    await until('nothing of them runs', () => Promise.resolve(!running(`sleep ${seconds}`)));
   });
 
   it('kills the whole tree, whatever sessions it made, and nothing else', async () => {

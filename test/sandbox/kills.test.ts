@@ -1,5 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { markerOf } from '../../activities/sandbox/local/holder.ts';
 import { processesNamed } from '../../activities/sandbox/local/host.ts';
@@ -30,7 +31,7 @@ for (const mode of SANDBOX_MODES) {
       const victim = bed.worker();
       await victim.provider.capabilities();
       const lost = call(victim.provider).catch(() => undefined);
-      if (afterMs > 0) await new Promise((resolve) => setTimeout(resolve, afterMs));
+      if (afterMs > 0) await delay(afterMs);
       await victim.kill();
       await lost;
     };
@@ -89,11 +90,11 @@ for (const mode of SANDBOX_MODES) {
       const ref = await fresh();
       const start = (execId: string, timeoutMs: number): Promise<void> =>
         bed.provider.execStart(ref, { execId, argv: ['sleep', '600'], timeoutMs }, soon());
-      await start('short', 4_000);
+      await start('short', 12_000);
       await start('other', 150_000);
       await bed.provider.pause(ref, soon(), { keepMemory: true });
       // Longer than it may run.
-      await new Promise((resolve) => setTimeout(resolve, 5_000));
+      await delay(13_000);
       expect((await bed.provider.execPoll(ref, 'short', { out: 0, err: 0 }, 0, soon())).status.state).toBe('running');
       await bed.provider.execKill(ref, 'other', soon());
       expect((await follow(bed.provider, ref, 'other')).status).toEqual({ state: 'killed', reason: 'signal' });

@@ -1,15 +1,11 @@
 import type { Sandbox } from '@daytonaio/sdk';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
-import { Journal } from '../journal/index.ts';
-import { listDir, readFile, stat, writeFile } from '../local/files.ts';
+import { Journal, JournalCommands } from '../journal/index.ts';
+import { listDir, readFile, requireAbsolute, stat, writeFile } from '../local/files.ts';
 import type { Inside } from '../local/provider.ts';
 import { unsupported } from '../unsupported.ts';
 import type {
   EgressPoint,
-  ExecInfo,
-  ExecPoll,
-  ExecSignal,
-  ExecSpec,
   FileStat,
   PortTarget,
   SandboxCapabilities,
@@ -58,13 +54,14 @@ export interface DaytonaOptions {
 const MAX_IDLE_MS = 7 * 24 * 3_600_000;
 
 /** Sandboxes of Daytona, by the vendor's own SDK. Holds nothing that another worker could not find again. */
-export class DaytonaProvider implements SandboxProvider {
+export class DaytonaProvider extends JournalCommands implements SandboxProvider {
   readonly name = NAME;
   private readonly options: DaytonaOptions;
   private readonly client: DaytonaClient;
   private readonly inside: Inside;
 
   constructor(options: DaytonaOptions) {
+    super();
     this.options = options;
     this.client = new DaytonaClient(options);
     this.inside = (ref, argv, given) =>
@@ -216,15 +213,14 @@ export class DaytonaProvider implements SandboxProvider {
     });
   }
 
-  /** The part of the port that is the journal's, for one sandbox. */
-  private withJournal<T>(
+  protected withJournal<T>(
     ref: SandboxRef,
     signal: AbortSignal,
     work: (journal: Journal) => Promise<T>,
-    starts = false,
+    isStart = false,
   ): Promise<T> {
     return this.client.within(ref, 'run a command', signal, async (sandbox) => {
-      const env = { ...sandbox.env, ...(starts ? await this.placeholders(sandbox, signal) : {}) };
+      const env = { ...sandbox.env, ...(isStart ? await this.placeholders(sandbox, signal) : {}) };
       const transport: ConstructorParameters<typeof Journal>[0]['transport'] = {
         run: async (argv, { timeoutMs, maxBytes, signal: inner }) => {
           const script = `exec ${argv.map(quoted).join(' ')} < /dev/null`;
@@ -250,42 +246,6 @@ export class DaytonaProvider implements SandboxProvider {
     );
     const values = lines.split('\n');
     return Object.fromEntries(names.map((name, index) => [name, values[index] ?? '']));
-  }
-
-  execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
-    return this.withJournal(ref, signal, (journal) => journal.start(spec, signal), true);
-  }
-
-  execPoll(
-    ref: SandboxRef,
-    execId: string,
-    from: { out: number; err: number },
-    waitMs: number,
-    signal: AbortSignal,
-  ): Promise<ExecPoll> {
-    return this.withJournal(ref, signal, (journal) => journal.poll(execId, from, waitMs, signal));
-  }
-
-  execKill(ref: SandboxRef, execId: string, signal: AbortSignal): Promise<void> {
-    return this.withJournal(ref, signal, (journal) => journal.kill(execId, signal));
-  }
-
-  execInput(
-    ref: SandboxRef,
-    execId: string,
-    offset: number,
-    data: Uint8Array | null,
-    signal: AbortSignal,
-  ): Promise<number> {
-    return this.withJournal(ref, signal, (journal) => journal.input(execId, offset, data, signal));
-  }
-
-  execSignal(ref: SandboxRef, execId: string, name: ExecSignal, signal: AbortSignal): Promise<boolean> {
-    return this.withJournal(ref, signal, (journal) => journal.signal(execId, name, signal));
-  }
-
-  execList(ref: SandboxRef, limit: number, signal: AbortSignal): Promise<ExecInfo[]> {
-    return this.withJournal(ref, signal, (journal) => journal.list(limit, signal));
   }
 
   private within(ref: SandboxRef, signal: AbortSignal): Within {
@@ -362,9 +322,4 @@ export class DaytonaProvider implements SandboxProvider {
     const { url, token } = await this.client.ask('open a port', signal, () => sandbox.getPreviewLink(port));
     return { type: 'url', url, headers: { 'x-daytona-preview-token': token } };
   }
-}
-
-function requireAbsolute(path: string): void {
-  if (path.startsWith('/') && !path.includes('\0')) return;
-  throw new LonghaulError('sandbox_invalid', 'must be an absolute path without NUL', { field: 'path' });
 }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Daytona, Sandbox } from '@daytonaio/sdk';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { SandboxRef, SnapshotInfo, SnapshotRef } from '../port.ts';
@@ -47,7 +48,7 @@ export async function saveSnapshot(
       }
       if (Date.now() > deadlineMs) throw new LonghaulError('sandbox_unavailable', 'the snapshot takes too long');
       if (found === null && (await isIdle(sandbox))) await begin(sandbox, name);
-      else await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      else await delay(POLL_MS);
       signal.throwIfAborted();
     }
   });

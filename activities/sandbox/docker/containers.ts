@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { SandboxRef, SandboxSpec } from '../port.ts';
 import type { ContainerOptions, Inspected, Lease } from './container.ts';
@@ -62,7 +63,7 @@ export class Containers {
       signal.throwIfAborted();
       if (Date.now() > deadlineMs)
         throw new LonghaulError('sandbox_unavailable', 'the engine is busy with the sandbox');
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await delay(50);
     }
   }
 

@@ -1,5 +1,9 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Attached, Engine } from './engine.ts';
+
+/** On a busy machine an engine learns of an end some time after the output's. */
+const EXIT_MS = 20_000;
 
 export interface InsideOptions {
   stdin?: Uint8Array | AsyncIterable<Uint8Array>;
@@ -50,13 +54,13 @@ export async function attach(
 
 /** How a program ended whose output is over; an output that broke off is an error, never a short answer. */
 export async function exitCodeOf(engine: Engine, execId: string, signal: AbortSignal): Promise<number> {
-  for (let look = 0; look < 100; look += 1) {
+  for (const deadlineMs = Date.now() + EXIT_MS; Date.now() < deadlineMs;) {
     const { body } = await engine.json<{ Running: boolean; ExitCode: number | null }>('GET', `/exec/${execId}/json`, {
       signal,
       ok: [200],
     });
     if (body?.Running === false && body.ExitCode !== null) return body.ExitCode;
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    await delay(10);
   }
   throw new LonghaulError('sandbox_unavailable', 'the output of a program broke off');
 }

@@ -1,11 +1,9 @@
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { connectInside } from '../../../egress/namespace/porter.ts';
-import { Journal } from '../journal/index.ts';
+import { Journal, JournalCommands } from '../journal/index.ts';
 import type {
   EgressPoint,
-  ExecInfo,
   ExecPoll,
-  ExecSignal,
   ExecSpec,
   FileStat,
   PortTarget,
@@ -46,7 +44,7 @@ interface Listed {
 }
 
 /** Sandboxes as containers of a Docker engine. Holds nothing: what it must know of a container is on the engine. */
-export class DockerProvider implements SandboxProvider {
+export class DockerProvider extends JournalCommands implements SandboxProvider {
   readonly name = NAME;
   private readonly options: DockerOptions;
   private readonly engine: Engine;
@@ -60,6 +58,7 @@ export class DockerProvider implements SandboxProvider {
   private readonly specs = new Map<string, SandboxSpec>();
 
   constructor(options: DockerOptions) {
+    super();
     this.options = options;
     this.engine = new Engine(options);
     this.containers = new Containers(this.engine, options);
@@ -168,7 +167,7 @@ export class DockerProvider implements SandboxProvider {
     return status === 204;
   }
 
-  async execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
+  override async execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
     const journal = await this.journal(ref, signal);
     await journal.start(spec, signal);
     const starts = (this.starts.get(ref.id) ?? 0) + 1;
@@ -176,16 +175,15 @@ export class DockerProvider implements SandboxProvider {
     if (starts === PRUNE_EVERY) await journal.prune(signal);
   }
 
-  async execPoll(
+  override async execPoll(
     ref: SandboxRef,
     execId: string,
     from: { out: number; err: number },
     waitMs: number,
     signal: AbortSignal,
   ): Promise<ExecPoll> {
-    const journal = await this.journal(ref, signal);
     try {
-      return await journal.poll(execId, from, waitMs, signal);
+      return await super.execPoll(ref, execId, from, waitMs, signal);
     } catch (error) {
       if (!(error instanceof LonghaulError) || !/^sandbox_(lost|unavailable)$/.test(error.code)) throw error;
       const { State } = await this.containers.require(ref, signal);
@@ -193,28 +191,6 @@ export class DockerProvider implements SandboxProvider {
       const folder = journalFolder(ref.id);
       return await pollOutside(this.engine, ref.id, { folder, execId, from, isFrozen: State.Paused }, signal);
     }
-  }
-
-  async execKill(ref: SandboxRef, execId: string, signal: AbortSignal): Promise<void> {
-    await (await this.journal(ref, signal)).kill(execId, signal);
-  }
-
-  async execInput(
-    ref: SandboxRef,
-    execId: string,
-    offset: number,
-    data: Uint8Array | null,
-    signal: AbortSignal,
-  ): Promise<number> {
-    return await (await this.journal(ref, signal)).input(execId, offset, data, signal);
-  }
-
-  async execSignal(ref: SandboxRef, execId: string, name: ExecSignal, signal: AbortSignal): Promise<boolean> {
-    return await (await this.journal(ref, signal)).signal(execId, name, signal);
-  }
-
-  async execList(ref: SandboxRef, limit: number, signal: AbortSignal): Promise<ExecInfo[]> {
-    return await (await this.journal(ref, signal)).list(limit, signal);
   }
 
   readFile(ref: SandboxRef, path: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
@@ -297,6 +273,14 @@ export class DockerProvider implements SandboxProvider {
   private inside(ref: SandboxRef): InsideTarget {
     if (!CONTAINER_NAME.test(ref.id)) throw notFound(ref);
     return { engine: this.engine, container: ref.id, user: this.options.user };
+  }
+
+  protected async withJournal<T>(
+    ref: SandboxRef,
+    signal: AbortSignal,
+    work: (journal: Journal) => Promise<T>,
+  ): Promise<T> {
+    return await work(await this.journal(ref, signal));
   }
 
   private async journal(ref: SandboxRef, signal: AbortSignal): Promise<Journal> {

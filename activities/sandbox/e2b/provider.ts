@@ -1,9 +1,8 @@
 import { LonghaulError } from '../../../contracts/error-codes.ts';
+import { type Journal, JournalCommands } from '../journal/index.ts';
 import type {
   EgressPoint,
-  ExecInfo,
   ExecPoll,
-  ExecSignal,
   ExecSpec,
   FileStat,
   PortTarget,
@@ -32,7 +31,7 @@ const SANDBOX_ID = /^[A-Za-z0-9-]{1,64}$/;
 const PRUNE_EVERY = 128;
 
 /** Sandboxes at E2B, or at whatever speaks its wire, through the vendor's SDK. Keeps nothing that an id does not give again. */
-export class E2bProvider implements SandboxProvider {
+export class E2bProvider extends JournalCommands implements SandboxProvider {
   readonly name = NAME;
   private readonly options: E2bOptions;
   private readonly handles: Handles;
@@ -40,6 +39,7 @@ export class E2bProvider implements SandboxProvider {
   private readonly savings = new Map<string, Promise<SnapshotRef>>();
 
   constructor(options: E2bOptions) {
+    super();
     this.options = options;
     this.handles = new Handles(options);
   }
@@ -125,7 +125,11 @@ export class E2bProvider implements SandboxProvider {
     return this.control(ref, signal, (sandboxes, options) => sandboxes.kill(ref.id, options));
   }
 
-  async execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
+  protected withJournal<T>(ref: SandboxRef, signal: AbortSignal, work: (journal: Journal) => Promise<T>): Promise<T> {
+    return this.handles.with(ref, signal, ({ journal }) => work(journal));
+  }
+
+  override async execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
     await this.handles.with(ref, signal, async (handle) => {
       handle.starts += 1;
       if (handle.starts % PRUNE_EVERY === 0) await handle.journal.prune(signal);
@@ -133,7 +137,7 @@ export class E2bProvider implements SandboxProvider {
     });
   }
 
-  async execPoll(
+  override async execPoll(
     ref: SandboxRef,
     execId: string,
     from: { out: number; err: number },
@@ -141,35 +145,13 @@ export class E2bProvider implements SandboxProvider {
     signal: AbortSignal,
   ): Promise<ExecPoll> {
     try {
-      return await this.handles.with(ref, signal, ({ journal }) => journal.poll(execId, from, waitMs, signal));
+      return await super.execPoll(ref, execId, from, waitMs, signal);
     } catch (error) {
       const isPaused = error instanceof LonghaulError && error.code === 'sandbox_lost';
       const known = isPaused ? this.handles.pollFrozen(ref.id, execId, from) : undefined;
       if (known === undefined) throw error;
       return known;
     }
-  }
-
-  execKill(ref: SandboxRef, execId: string, signal: AbortSignal): Promise<void> {
-    return this.handles.with(ref, signal, ({ journal }) => journal.kill(execId, signal));
-  }
-
-  execInput(
-    ref: SandboxRef,
-    execId: string,
-    offset: number,
-    data: Uint8Array | null,
-    signal: AbortSignal,
-  ): Promise<number> {
-    return this.handles.with(ref, signal, ({ journal }) => journal.input(execId, offset, data, signal));
-  }
-
-  execSignal(ref: SandboxRef, execId: string, name: ExecSignal, signal: AbortSignal): Promise<boolean> {
-    return this.handles.with(ref, signal, ({ journal }) => journal.signal(execId, name, signal));
-  }
-
-  execList(ref: SandboxRef, limit: number, signal: AbortSignal): Promise<ExecInfo[]> {
-    return this.handles.with(ref, signal, ({ journal }) => journal.list(limit, signal));
   }
 
   readFile(ref: SandboxRef, path: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {

@@ -1,2 +1,3 @@
+export { JournalCommands } from './commands.ts';
 export { Journal, stateOf } from './journal.ts';
 export type { JournalTransport } from './journal.ts';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { LIMITS } from '../../../contracts/limits.ts';
 import type { ExecInfo, ExecPoll, ExecSignal, ExecSpec, ExecState, KillReason } from '../port.ts';
-import { MARK, SCRIPTS } from './script.ts';
+import { MARK, markOf, SCRIPTS } from './script.ts';
 
 /** How long one call waits inside for output: each holds a request to the provider open. */
 const WAIT_MS = 10_000;
@@ -64,7 +64,7 @@ export class Journal {
     const nonce = newNonce();
     const input = spec.stdin instanceof Uint8Array ? spec.stdin : undefined;
     if (input !== undefined) await transport.stage?.(`${root}/stage.${nonce}`, input, signal);
-    const variables = { ...BASE_ENV, ...env, ...spec.env, [MARK]: `${spec.execId}/` };
+    const variables = { ...BASE_ENV, ...env, ...spec.env, [MARK]: markOf(this.options.root, spec.execId) };
     const [first] = await this.call(
       'start',
       spec.execId,

@@ -10,6 +10,11 @@
 /** Marks the processes of one command in their environment: descendants keep it, whatever session they make. */
 export const MARK = 'LONGHAUL_EXEC';
 
+/** With the journal's place: whoever sees the processes of several sandboxes must not take those of another for its own. */
+export function markOf(root: string, execId: string): string {
+  return `${execId}/${root}/`;
+}
+
 const COMMON = String.raw`
 exec 2>/dev/null
 umask 077
@@ -29,6 +34,8 @@ look() {
 }
 alive() { [ "$3" = "$boot" ] && look "$1" && [ "$since" = "$2" ] && [ "$state" != Z ]; }
 size() { size=0; [ -s "$1" ] || return 0; set -- $(ls -lnd "$1"); size=$5; }
+# Processes this shell started, if they still run: the number of one that ended may be another's by now.
+end_own() { for own; do if look "$own" && [ "$ppid" = $$ ]; then kill -KILL "$own"; fi; done; }
 finish() { echo "end $1 $2" > "$dir/exit.$$"; mv -f "$dir/exit.$$" "$dir/exit"; }
 # The first reason stays.
 because() { (set -C; echo "$1" > "$dir/why"); }
@@ -49,11 +56,11 @@ status() {
 /** Finding and killing all processes of a command: by their mark, by its session while it runs, and their descendants. */
 const TREE = String.raw`
 if printf 'a\0b=c\0' | grep -qF b=c; then
-  marked() { grep -lsF "${MARK}=$id/" /proc/[0-9]*/environ; }
+  marked() { grep -lsF "${MARK}=$id/$root/" /proc/[0-9]*/environ; }
 else
   marked() {
     for entry in /proc/[0-9]*; do
-      tr '\0' '\n' < "$entry/environ" | grep -qxF "${MARK}=$id/" && echo "$entry/environ"
+      tr '\0' '\n' < "$entry/environ" | grep -qxF "${MARK}=$id/$root/" && echo "$entry/environ"
     done
   }
 fi
@@ -178,7 +185,7 @@ case $input in
 esac
 code=$?
 exec 8>&- 9>&-
-kill -KILL $watcher $disk_watcher $feeder
+end_own $watcher $disk_watcher $feeder
 [ ! -e "$dir/why" ] || slay
 # A pump that sleeps has nothing left to read; what the command left behind may keep it open.
 idle() { look "$1" || return 0; case $state in Z|X) return 0;; S) held=1; return 0;; esac; return 1; }

@@ -1,4 +1,5 @@
 import { PassThrough, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Exec, V1Status } from '@kubernetes/client-node';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Cluster } from './api.ts';
@@ -107,7 +108,7 @@ class Running {
       for (let from = 0; from < piece.length; from += SEND_BYTES) {
         this.stdin?.write(piece.subarray(from, from + SEND_BYTES));
         while (this.socket.bufferedAmount > QUEUE_BYTES && this.socket.readyState === this.socket.OPEN) {
-          await new Promise((resolve) => setTimeout(resolve, DRAIN_MS));
+          await delay(DRAIN_MS);
         }
         if (this.socket.readyState !== this.socket.OPEN) return;
       }

@@ -1,15 +1,11 @@
 import { readFile as readHostFile } from 'node:fs/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
-import { Journal } from '../journal/index.ts';
+import { Journal, JournalCommands } from '../journal/index.ts';
 import { listDir, readFile, refused, remove, requireAbsolute, stat, writeFile } from '../local/files.ts';
 import type { Inside } from '../local/provider.ts';
 import { unsupported } from '../unsupported.ts';
 import type {
   EgressPoint,
-  ExecInfo,
-  ExecPoll,
-  ExecSignal,
-  ExecSpec,
   FileStat,
   PortTarget,
   SandboxCapabilities,
@@ -76,7 +72,7 @@ export interface KubernetesOptions extends ClusterOptions, Partial<KubernetesSha
 }
 
 /** Sandboxes of the agent-sandbox controller in a cluster, by the official client. */
-export class KubernetesProvider implements SandboxProvider {
+export class KubernetesProvider extends JournalCommands implements SandboxProvider {
   readonly name = NAME;
   private readonly cluster: Cluster;
   private readonly shape: KubernetesShape;
@@ -85,6 +81,7 @@ export class KubernetesProvider implements SandboxProvider {
   private readonly inside: Inside;
 
   constructor(options: KubernetesOptions) {
+    super();
     this.cluster = new Cluster(options);
     this.shape = { ...options, defaultImage: options.defaultImage ?? 'debian:12' };
     this.maxIdleMs = options.maxIdleMs ?? MAX_IDLE_MS;
@@ -271,47 +268,11 @@ export class KubernetesProvider implements SandboxProvider {
     }
   }
 
-  private withJournal<T>(ref: SandboxRef, signal: AbortSignal, work: (journal: Journal) => Promise<T>): Promise<T> {
+  protected withJournal<T>(ref: SandboxRef, signal: AbortSignal, work: (journal: Journal) => Promise<T>): Promise<T> {
     return this.within(ref, signal, (target) => {
       const transport = this.pods.journal(requirePod(target));
       return work(new Journal({ transport, root: JOURNAL, framing: 'raw', env: envOf(target) }));
     });
-  }
-
-  execStart(ref: SandboxRef, spec: ExecSpec, signal: AbortSignal): Promise<void> {
-    return this.withJournal(ref, signal, (journal) => journal.start(spec, signal));
-  }
-
-  execPoll(
-    ref: SandboxRef,
-    execId: string,
-    from: { out: number; err: number },
-    waitMs: number,
-    signal: AbortSignal,
-  ): Promise<ExecPoll> {
-    return this.withJournal(ref, signal, (journal) => journal.poll(execId, from, waitMs, signal));
-  }
-
-  execKill(ref: SandboxRef, execId: string, signal: AbortSignal): Promise<void> {
-    return this.withJournal(ref, signal, (journal) => journal.kill(execId, signal));
-  }
-
-  execInput(
-    ref: SandboxRef,
-    execId: string,
-    offset: number,
-    data: Uint8Array | null,
-    signal: AbortSignal,
-  ): Promise<number> {
-    return this.withJournal(ref, signal, (journal) => journal.input(execId, offset, data, signal));
-  }
-
-  execSignal(ref: SandboxRef, execId: string, name: ExecSignal, signal: AbortSignal): Promise<boolean> {
-    return this.withJournal(ref, signal, (journal) => journal.signal(execId, name, signal));
-  }
-
-  execList(ref: SandboxRef, limit: number, signal: AbortSignal): Promise<ExecInfo[]> {
-    return this.withJournal(ref, signal, (journal) => journal.list(limit, signal));
   }
 
   readFile(ref: SandboxRef, path: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
