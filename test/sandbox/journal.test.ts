@@ -282,15 +282,16 @@ describe.each(SHELLS)('command journal: $name', { timeout: LONG_MS }, (shell) =>
   it('ends with its command, not with what it left behind, whose output still counts', async () => {
     const tag = `${process.pid}${count}`;
     const done = await run(
-      `echo one; echo two > /dev/stdout; (sleep 0.3; echo late; exec sleep 620.${tag}) & echo three`,
+      `echo one; echo two > /dev/stdout; (while [ ! -e late ]; do sleep 0.05; done; echo late; exec sleep 620.${tag}) & echo three`,
       { execId: 'leaves' },
     );
     expect(done).toMatchObject({ status: exited(0), out: 'one\ntwo\nthree\n' });
+    await writeFile(path.join(workspace, 'late'), '');
     await until('the late line', async () => {
       const poll = await journal.poll('leaves', { out: 14, err: 0 }, 100, soon());
       return Buffer.from(poll.stdout).toString() === 'late\n';
     });
-    expect(running(`sleep 620.${tag}`)).toBe(true);
+    await until('what it left behind goes on', () => Promise.resolve(running(`sleep 620.${tag}`)));
     spawnSync('sh', ['-c', `kill $(grep -ls "sleep.620.${tag}" /proc/[0-9]*/cmdline | cut -d/ -f3)`]);
   });
 
