@@ -9,6 +9,7 @@ import type { EgressAccess } from './client.ts';
 import type { EgressConfig } from './config.ts';
 import type { ControlTarget, EgressPoint } from './control.ts';
 import type { EgressPolicies } from './decision.ts';
+import { LimitMetrics, type Capped } from './limit-metrics.ts';
 import { listenInside } from './namespace/porter.ts';
 import { Front } from './proxy/front.ts';
 import { Resolver } from './resolver.ts';
@@ -56,6 +57,7 @@ export class Broker implements ControlTarget {
   readonly #authority: CertificateAuthority;
   readonly #dialler: Dialler;
   readonly #front: Front;
+  readonly #metrics: LimitMetrics;
   readonly #attached = new Map<string, Attached>();
   /** One change of a sandbox at a time. */
   readonly #changing = new Map<string, Promise<unknown>>();
@@ -68,6 +70,7 @@ export class Broker implements ControlTarget {
   constructor(options: BrokerOptions) {
     this.#options = options;
     const { config, logger } = options;
+    this.#metrics = new LimitMetrics(options.registry, () => this.#inUse());
     this.#authority = ensureAuthority(config.folder);
     this.trustBundleFile = writeTrustBundle(config.trustBundleFile, this.#authority.certificate);
     const more = config.upstreamCaFile === null ? [] : [readFileSync(config.upstreamCaFile, 'utf8')];
@@ -201,7 +204,8 @@ export class Broker implements ControlTarget {
     server?.on('connection', early);
     try {
       const engine = await policies.open({ sandboxId, sessionId });
-      const egress = new SandboxEgress({ sandboxId, sessionId }, engine, this.#dialler, config);
+      const ways = { dialler: this.#dialler, metrics: this.#metrics };
+      const egress = new SandboxEgress({ sandboxId, sessionId }, engine, ways, config);
       this.#attached.set(sandboxId, {
         egress,
         listener: server === null || point === null ? null : { point, server },
@@ -243,6 +247,16 @@ export class Broker implements ControlTarget {
     return createHmac('sha256', `longhaul egress proxy\0${this.#options.config.token}`)
       .update(sandboxId)
       .digest('base64url');
+  }
+
+  #inUse(): Record<Capped, number> {
+    const sum = { connections: 0, requests: 0, sockets: 0 };
+    for (const { egress } of this.#attached.values()) {
+      sum.connections += egress.connections;
+      sum.requests += egress.flows;
+      sum.sockets += egress.upstream.sockets;
+    }
+    return sum;
   }
 
   *#ofSession(sessionId: string): Iterable<Attached> {

@@ -21,6 +21,10 @@ export interface ParentProxyConfig {
 
 export interface EgressLimits {
   connectionsPerSandbox: number;
+  /** Connections to upstreams, of all origins together. */
+  socketsPerSandbox: number;
+  /** Requests, WebSockets and tunnels that are passed on unread, at a time. */
+  flowsPerSandbox: number;
   headerBytes: number;
   /** From a connection, or a TLS hello, to a complete request head. */
   handshakeMs: number;
@@ -93,6 +97,8 @@ export function readEgressConfig(env: Environment): EgressConfig {
     ownPorts: readOwnPorts(env, databaseUrl),
     limits: {
       connectionsPerSandbox: wholeNumber(env, 'LONGHAUL_EGRESS_CONNECTIONS', 256),
+      socketsPerSandbox: wholeNumber(env, 'LONGHAUL_EGRESS_SOCKETS', 256),
+      flowsPerSandbox: wholeNumber(env, 'LONGHAUL_EGRESS_CONCURRENT', 512),
       headerBytes: 64 * 1024,
       handshakeMs: wholeNumber(env, 'LONGHAUL_EGRESS_HANDSHAKE_MS', 15_000),
       idleMs: wholeNumber(env, 'LONGHAUL_EGRESS_IDLE_MS', 15 * 60_000),

@@ -2,6 +2,8 @@ import type { Socket } from 'node:net';
 import type { EgressConfig, EgressLimits } from './config.ts';
 import type { PolicyEngine, SandboxIdentity } from './decision.ts';
 import { isOwnAddress, isPublicAddress } from './addresses.ts';
+import type { LimitMetrics } from './limit-metrics.ts';
+import { EgressFailure } from './proxy/failure.ts';
 import type { Dialler } from './upstream/dialler.ts';
 import { UpstreamPool } from './upstream/pool.ts';
 
@@ -20,6 +22,7 @@ export class SandboxEgress {
   readonly engine: PolicyEngine;
   readonly upstream: UpstreamPool;
   readonly #limits: EgressLimits;
+  readonly #metrics: LimitMetrics;
   readonly #connections = new Set<Socket>();
   readonly #flows = new Set<Flow>();
   #requests = 0;
@@ -28,19 +31,22 @@ export class SandboxEgress {
   constructor(
     identity: SandboxIdentity,
     engine: PolicyEngine,
-    dialler: Dialler,
+    { dialler, metrics }: { dialler: Dialler; metrics: LimitMetrics },
     { limits, ownPorts }: Pick<EgressConfig, 'limits' | 'ownPorts'>,
   ) {
     this.identity = identity;
     this.engine = engine;
     this.#limits = limits;
-    this.upstream = new UpstreamPool(
+    this.#metrics = metrics;
+    this.upstream = new UpstreamPool({
       dialler,
-      (address, target) =>
+      maxSockets: limits.socketsPerSandbox,
+      onFull: () => metrics.reached('sockets'),
+      isAllowed: (address, target) =>
         isPublicAddress(address) ||
         // Whoever writes an environment opens networks of his own, not what the product of all teams stands on.
         (!(ownPorts.includes(target.port) && isOwnAddress(address)) && engine.addressAllowed(address, target)),
-    );
+    });
   }
 
   get connections(): number {
@@ -49,7 +55,10 @@ export class SandboxEgress {
 
   /** False when it has as many connections as it may have. */
   admit(socket: Socket): boolean {
-    if (this.#connections.size >= this.#limits.connectionsPerSandbox) return false;
+    if (this.#connections.size >= this.#limits.connectionsPerSandbox) {
+      this.#metrics.reached('connections');
+      return false;
+    }
     this.#connections.add(socket);
     socket.once('close', () => this.#connections.delete(socket));
     return true;
@@ -67,8 +76,23 @@ export class SandboxEgress {
     return this.#bytes <= this.#limits.bytesPerSession;
   }
 
+  get flows(): number {
+    return this.#flows.size;
+  }
+
+  /** Throws when as much goes on as may go on at a time. What has begun has to be ended, however it went. */
   begin(flow: Flow): void {
+    this.checkRoom();
     this.#flows.add(flow);
+  }
+
+  /** Throws when nothing more may begin now. */
+  checkRoom(): void {
+    const { flowsPerSandbox } = this.#limits;
+    if (this.#flows.size < flowsPerSandbox) return;
+    this.#metrics.reached('requests');
+    const message = `${flowsPerSandbox} requests and tunnels of this sandbox are under way, as many as may be at a time (LONGHAUL_EGRESS_CONCURRENT). Wait for some to end, or make fewer at once.`;
+    throw new EgressFailure(429, 'requests_at_once', message);
   }
 
   end(flow: Flow): void {

@@ -35,10 +35,10 @@ export class Exchange implements Flow {
 
   /** Never throws: what goes wrong is told to the sandbox and written down. */
   async run(tunnel: Tunnel | null): Promise<void> {
-    this.#sandbox.begin(this);
     this.#inbound.onGone(() => this.cut('sandbox_hung_up'));
     let head: RequestHead | undefined;
     try {
+      this.#sandbox.begin(this);
       head = readRequest(this.#inbound, tunnel, false);
       await this.#decide(head);
       this.#record();

@@ -23,6 +23,9 @@ export function toFailure(error: unknown): EgressFailure {
   );
 }
 
+/** Refusals that are over when something else of the sandbox has ended. */
+const PASSING = new Set(['connections_exhausted', 'requests_at_once', 'sockets_exhausted']);
+
 interface Told {
   status: number;
   code: string;
@@ -37,6 +40,7 @@ export function toldAs({ status, code, message }: Told): { headers: [string, str
     ['x-longhaul-egress', code],
     ['content-length', String(Buffer.byteLength(body))],
   ];
+  if (PASSING.has(code)) headers.push(['retry-after', '1']);
   if (status === 407) headers.push(['proxy-authenticate', 'Basic realm="longhaul egress"']);
   return { headers, body };
 }

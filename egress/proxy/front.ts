@@ -69,8 +69,10 @@ export class Front {
   accept(socket: net.Socket, sandbox: SandboxEgress): void {
     socket.on('error', () => undefined);
     if (!sandbox.admit(socket)) {
-      const message = 'this sandbox has as many connections as it may have';
-      socket.end(rawAnswer({ status: 503, code: 'connections_exhausted', message }));
+      const message = `this sandbox has ${this.#options.limits.connectionsPerSandbox} connections to the proxy open, as many as it may have (LONGHAUL_EGRESS_CONNECTIONS). End some, or wait for some to end.`;
+      const told = { status: 503, code: 'connections_exhausted' };
+      sandbox.engine.refused({ target: null, asked: 'a connection', method: null, path: null, ...told });
+      socket.end(rawAnswer({ ...told, message }));
       socket.destroySoon();
       return;
     }
@@ -101,6 +103,8 @@ export class Front {
       settings: { maxConcurrentStreams: STREAMS_MAX, maxHeaderListSize: this.#options.limits.headerBytes },
     });
     session.on('error', () => undefined);
+    // Half open means nothing here, and who was killed says no more than this.
+    socket.once('end', () => socket.destroy());
     let open = 0;
     // A session with streams may be silent for long; each stream is watched by itself.
     session.setTimeout(KEEP_ALIVE_MS, () => {
@@ -142,10 +146,11 @@ export class Front {
   #onUpgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void {
     const line = this.#lineOf(socket);
     if (line === undefined) return;
+    const { handshakeMs: quietMs } = this.#options.limits;
     void this.#withSandbox(req, line, (sandbox) => {
       if (sandbox === null) socket.end(rawAnswer(UNKNOWN));
       else if (req.headers.upgrade?.toLowerCase() === 'websocket' && req.method === 'GET') {
-        void new WebSocketExchange(req, socket as net.Socket, head, sandbox).run(line.tunnel);
+        void new WebSocketExchange(req, socket as net.Socket, head, sandbox, quietMs).run(line.tunnel);
       } else this.#declineUpgrade(req, socket, sandbox, line.tunnel);
     });
   }

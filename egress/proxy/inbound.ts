@@ -172,7 +172,9 @@ export class Http2Inbound implements Inbound {
 
   onGone(listener: () => void): void {
     this.body.once('close', () => {
-      if (this.#isGone || this.body.writableFinished) return;
+      // A stream whose session broke off counts as finished too, though nothing was answered on it.
+      const isAnswered = this.body.headersSent && this.body.writableFinished && !this.body.aborted;
+      if (this.#isGone || isAnswered) return;
       this.#isGone = true;
       listener();
     });

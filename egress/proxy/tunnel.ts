@@ -10,6 +10,7 @@ import { readHello } from '../tls/hello.ts';
 import type { Leaves } from '../tls/leaves.ts';
 import { EgressFailure, rawAnswer, toFailure } from './failure.ts';
 import type { Front } from './front.ts';
+import { watchHalfClosed } from './half-closed.ts';
 import { finished, pump } from './pump.ts';
 import { printable, type Tunnel } from './request-head.ts';
 
@@ -42,12 +43,20 @@ export async function openTunnel(
     }
     // What is in the tunnel shows only once it is open.
     target = { ...where, isTls: where.port !== 80 };
+    sandbox.checkRoom();
     const decision = await sandbox.engine.connect(target, gone.signal);
     if (decision.action === 'deny') {
       socket.end(rawAnswer(decision));
       return;
     }
     if (gone.signal.aborted) return;
+    if (decision.action === 'passthrough' && !sandbox.upstream.makeRoom()) {
+      // Once the tunnel is open nothing can be said in it any more.
+      const failure = sandbox.upstream.full();
+      socket.end(rawAnswer(failure));
+      decision.record({ status: failure.status, bytesOut: 0, bytesIn: 0, durationMs: 0, error: failure.code });
+      return;
+    }
     socket.write(OPENED);
     if (decision.action === 'passthrough') await passThrough(socket, target, sandbox, decision, options);
     else await terminate(socket, target, sandbox, options);
@@ -137,6 +146,7 @@ async function passThrough(
   let bytesOut = 0;
   let bytesIn = 0;
   let error: string | undefined;
+  let unwatch: (() => void) | undefined;
   const flow: Flow = {
     activeAtMs: performance.now(),
     isOpaque: true,
@@ -150,8 +160,8 @@ async function passThrough(
     flow.activeAtMs = performance.now();
     if (total > limit) throw new EgressFailure(413, 'tunnel_too_large', 'the tunnel has moved all it may move');
   };
-  sandbox.begin(flow);
   try {
+    sandbox.begin(flow);
     const { data, serverName } = await greeting(socket);
     clearTimeout(deadline);
     checkName(serverName, target);
@@ -162,7 +172,10 @@ async function passThrough(
       pump(socket, there, (chunk) => {
         count(decision.limits.requestBodyBytes, (bytesOut += chunk.length));
         spend(sandbox, chunk);
-      }).then(() => finished(there)),
+      }).then(() => {
+        unwatch = watchHalfClosed(flow, limits.handshakeMs);
+        return finished(there);
+      }),
       pump(there, socket, (chunk) => {
         count(decision.limits.responseBodyBytes, (bytesIn += chunk.length));
         spend(sandbox, chunk);
@@ -172,6 +185,7 @@ async function passThrough(
     error ??= toFailure(caught).code;
   } finally {
     clearTimeout(deadline);
+    unwatch?.();
     socket.destroy();
     upstream?.destroy();
     sandbox.end(flow);

@@ -6,6 +6,7 @@ import type { Allowed, HeaderList, RequestHead } from '../decision.ts';
 import { formatAuthority } from '../hosts.ts';
 import type { Flow, SandboxEgress } from '../sandbox.ts';
 import { EgressFailure, rawAnswer, toFailure } from './failure.ts';
+import { watchHalfClosed } from './half-closed.ts';
 import { endToEnd, flat, pairsOf, without } from './headers.ts';
 import { Http1Inbound } from './inbound.ts';
 import { finished, pump } from './pump.ts';
@@ -20,6 +21,7 @@ export class WebSocketExchange implements Flow {
   readonly #req: IncomingMessage;
   readonly #socket: net.Socket;
   readonly #sandbox: SandboxEgress;
+  readonly #quietMs: number;
   readonly #startedMs = performance.now();
   readonly #gone = new AbortController();
   #request: ClientRequest | undefined;
@@ -29,9 +31,12 @@ export class WebSocketExchange implements Flow {
   #bytesOut = 0;
   #bytesIn = 0;
   #error: string | undefined;
+  #unwatch: () => void = () => undefined;
 
-  constructor(req: IncomingMessage, socket: net.Socket, head: Buffer, sandbox: SandboxEgress) {
+  /** `quietMs`: how long it stays when its sandbox sends no more and nothing comes. */
+  constructor(req: IncomingMessage, socket: net.Socket, head: Buffer, sandbox: SandboxEgress, quietMs: number) {
     this.#req = req;
+    this.#quietMs = quietMs;
     this.#inbound = new Http1Inbound(req, new ServerResponse(req));
     this.#socket = socket;
     this.#sandbox = sandbox;
@@ -49,11 +54,11 @@ export class WebSocketExchange implements Flow {
 
   /** Never throws. */
   async run(tunnel: Tunnel | null): Promise<void> {
-    this.#sandbox.begin(this);
     const onClose = (): void => this.cut('sandbox_hung_up');
     this.#socket.once('close', onClose);
     let head: RequestHead | undefined;
     try {
+      this.#sandbox.begin(this);
       head = readRequest(this.#inbound, tunnel, true);
       if (!this.#sandbox.countRequest()) {
         throw new EgressFailure(429, 'requests_exhausted', 'this sandbox has made all the requests it may make');
@@ -68,6 +73,7 @@ export class WebSocketExchange implements Flow {
     } catch (error) {
       this.#refuse(toFailure(error), tunnel, head);
     } finally {
+      this.#unwatch();
       this.#socket.off('close', onClose);
       this.#sandbox.end(this);
       this.#socket.destroySoon();
@@ -125,7 +131,10 @@ export class WebSocketExchange implements Flow {
       pump(this.#socket, upstream, (chunk) => {
         this.#bytesOut += chunk.length;
         this.#check(this.#bytesOut <= requestBodyBytes, chunk);
-      }).then(() => finished(upstream)),
+      }).then(() => {
+        this.#unwatch = watchHalfClosed(this, this.#quietMs);
+        return finished(upstream);
+      }),
       pump(upstream, this.#socket, (chunk) => {
         this.#bytesIn += chunk.length;
         this.#check(this.#bytesIn <= responseBodyBytes, chunk);

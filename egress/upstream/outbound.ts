@@ -40,8 +40,11 @@ export async function openOutbound(
   framing: Framing,
   prefersHttp2: boolean,
 ): Promise<Outbound> {
-  const session = prefersHttp2 ? await pool.session(head.target) : null;
-  return session === null ? new Http1Outbound(pool, head, framing) : new Http2Outbound(session, head, framing);
+  let session = prefersHttp2 ? await pool.session(head.target) : null;
+  // It may have made room for another connection in the meantime.
+  if (session?.destroyed === true) session = await pool.session(head.target);
+  if (session === null) return new Http1Outbound(pool, head, framing);
+  return new Http2Outbound(pool, session, head, framing);
 }
 
 const pathOf = ({ path, query }: RequestHead): string => (query === null ? path : `${path}?${query}`);
@@ -109,11 +112,12 @@ class Http2Outbound implements Outbound {
   readonly answer: Promise<Answer>;
   #outgoing: HeaderList = [];
 
-  constructor(session: ClientHttp2Session, head: RequestHead, framing: Framing) {
+  constructor(pool: UpstreamPool, session: ClientHttp2Session, head: RequestHead, framing: Framing) {
     const { target } = head;
     const length = framing.type === 'sized' ? { 'content-length': String(framing.bytes) } : {};
     const isEmpty = framing.type === 'none';
-    this.body = session.request(
+    this.body = pool.stream(
+      session,
       {
         ':method': head.method,
         ':scheme': 'https',

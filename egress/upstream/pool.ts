@@ -1,11 +1,11 @@
 import http from 'node:http';
-import http2, { type ClientHttp2Session } from 'node:http2';
+import http2, { type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2';
 import type net from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import type { EgressTarget } from '../decision.ts';
 import { formatAuthority } from '../hosts.ts';
-import { toFailure } from '../proxy/failure.ts';
+import { EgressFailure, toFailure } from '../proxy/failure.ts';
 import type { Dialler } from './dialler.ts';
 
 const IDLE_MS = 60_000;
@@ -61,18 +61,32 @@ class CheckedAgent extends http.Agent {
 
 const originOf = ({ host, port, isTls }: EgressTarget): string => `${isTls ? 'https' : 'http'}://${host}:${port}`;
 
+export interface UpstreamPoolOptions {
+  dialler: Dialler;
+  isAllowed: (address: string, target: EgressTarget) => boolean;
+  /** Of all origins together. */
+  maxSockets: number;
+  /** Tells of each connection that was refused. */
+  onFull: () => void;
+}
+
 /** The connections of one sandbox to upstreams. Nothing of it is ever used for another. */
 export class UpstreamPool {
+  readonly #options: UpstreamPoolOptions;
   readonly #dialler: Dialler;
-  readonly #isAllowed: (address: string, target: EgressTarget) => boolean;
+  /** All that are open, whoever uses them; with those that are about to be, they are bounded. */
+  readonly #sockets = new Set<net.Socket>();
+  #dialling = 0;
+  /** Of each session of HTTP/2 its connection and how many streams it has: one without any is kept for later only. */
+  readonly #uses = new WeakMap<ClientHttp2Session, { socket: net.Socket; streams: number }>();
   #agent: CheckedAgent;
   readonly #sessions = new Map<string, ClientHttp2Session | 'http1'>();
   readonly #opening = new Map<string, Promise<ClientHttp2Session | null>>();
   readonly #closing = new AbortController();
 
-  constructor(dialler: Dialler, isAllowed: (address: string, target: EgressTarget) => boolean) {
-    this.#dialler = dialler;
-    this.#isAllowed = isAllowed;
+  constructor(options: UpstreamPoolOptions) {
+    this.#options = options;
+    this.#dialler = options.dialler;
     this.#agent = this.#newAgent();
   }
 
@@ -80,10 +94,64 @@ export class UpstreamPool {
     return new CheckedAgent((target) => this.dial(target, target.isTls ? ['http/1.1'] : null));
   }
 
+  /** Connections that are open, and those that are being opened. */
+  get sockets(): number {
+    return this.#sockets.size + this.#dialling;
+  }
+
   /** A new connection; `protocols` null: without TLS. */
-  dial(target: EgressTarget, protocols: string[] | null): Promise<net.Socket> {
-    const isAllowed = (address: string): boolean => this.#isAllowed(address, target);
-    return this.#dialler.dial(target, isAllowed, protocols, this.#closing.signal);
+  async dial(target: EgressTarget, protocols: string[] | null): Promise<net.Socket> {
+    if (!this.makeRoom()) throw this.full();
+    const isAllowed = (address: string): boolean => this.#options.isAllowed(address, target);
+    this.#dialling += 1;
+    let socket: net.Socket;
+    try {
+      socket = await this.#dialler.dial(target, isAllowed, protocols, this.#closing.signal);
+    } finally {
+      this.#dialling -= 1;
+    }
+    // Nobody would end one that came after all others were.
+    if (this.#closing.signal.aborted) socket.destroy();
+    if (socket.closed) return socket;
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    return socket;
+  }
+
+  /** False when one more connection is one too many: those that are only kept for later make room first. */
+  makeRoom(): boolean {
+    return this.sockets < this.#options.maxSockets || this.#endIdle();
+  }
+
+  /** What is said of a connection too many. */
+  full(): EgressFailure {
+    this.#options.onFull();
+    const message = `this sandbox has ${this.#options.maxSockets} connections to other hosts open, as many as it may have (LONGHAUL_EGRESS_SOCKETS). End some, or wait for some to end.`;
+    return new EgressFailure(429, 'sockets_exhausted', message);
+  }
+
+  /** Ends a connection that nobody uses. False: all are in use. */
+  #endIdle(): boolean {
+    for (const [origin, socket] of this.#agent.spare) {
+      this.#agent.spare.delete(origin);
+      if (this.#drop(socket)) return true;
+    }
+    for (const sockets of Object.values(this.#agent.freeSockets)) {
+      for (const socket of sockets ?? []) if (this.#drop(socket)) return true;
+    }
+    for (const [origin, session] of this.#sessions) {
+      const use = session === 'http1' ? undefined : this.#uses.get(session);
+      if (session === 'http1' || use === undefined || use.streams > 0) continue;
+      this.#sessions.delete(origin);
+      session.destroy();
+      if (this.#drop(use.socket)) return true;
+    }
+    return false;
+  }
+
+  #drop(socket: net.Socket): boolean {
+    socket.destroy();
+    return this.#sockets.delete(socket);
   }
 
   /** A request of HTTP/1.1 over a kept or a new connection. */
@@ -119,6 +187,20 @@ export class UpstreamPool {
     return opened;
   }
 
+  /** A request on a session. */
+  stream(
+    session: ClientHttp2Session,
+    headers: http2.OutgoingHttpHeaders,
+    options: http2.ClientSessionRequestOptions,
+  ): ClientHttp2Stream {
+    const stream = session.request(headers, options);
+    const use = this.#uses.get(session);
+    if (use === undefined) return stream;
+    use.streams += 1;
+    stream.once('close', () => (use.streams -= 1));
+    return stream;
+  }
+
   async #open(target: EgressTarget, origin: string): Promise<ClientHttp2Session | null> {
     const socket = (await this.dial(target, ['h2', 'http/1.1'])) as TLSSocket;
     const [oldest] = this.#sessions.keys();
@@ -130,6 +212,7 @@ export class UpstreamPool {
       return null;
     }
     const session = http2.connect(origin, { createConnection: () => socket });
+    this.#uses.set(session, { socket, streams: 0 });
     const forget = (): void => {
       if (this.#sessions.get(origin) === session) this.#sessions.delete(origin);
     };
@@ -158,8 +241,8 @@ export class UpstreamPool {
   close(): void {
     this.#closing.abort(new Error('the sandbox is gone'));
     this.#agent.destroy();
-    for (const socket of this.#agent.spare.values()) socket.destroy();
     for (const session of this.#sessions.values()) if (session !== 'http1') session.destroy();
     this.#sessions.clear();
+    for (const socket of this.#sockets) socket.destroy();
   }
 }

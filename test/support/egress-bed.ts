@@ -242,6 +242,15 @@ export class EgressBed {
     await ended;
   }
 
+  /** Samples of the broker's metrics by name with labels, as they are written. */
+  async metrics(): Promise<Map<string, number>> {
+    const answer = await fetch(`http://127.0.0.1:${this.port}/metrics`, {
+      headers: { authorization: `Bearer ${TOKEN}` },
+    });
+    const lines = (await answer.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.split(' ').at(-1))]));
+  }
+
   /** SIGKILL. */
   async killBroker(): Promise<void> {
     const broker = this.#broker;
