@@ -30,6 +30,7 @@ export const egressRequest = z
     credentials: z.array(z.string()).meta({ description: 'Names of those whose values were put in' }),
     approval_id: z.string().nullable(),
     error: z.string().nullable(),
+    count: count.meta({ description: 'Above 1: a row for so many refusals alike; what differs among them is null' }),
     created_at: time,
     ended_at: time.nullable(),
   })

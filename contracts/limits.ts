@@ -133,6 +133,9 @@ export const LIMITS = {
   egressGrantMs: 3_600_000,
   egressPendingAsks: 20,
   egressAuditWaiting: 20_000,
+  /** Of one sandbox; beyond, refusals that are alike share a row, and beyond that those with one code. */
+  egressRefusalsPerMinute: 60,
+  egressRefusalKindsPerMinute: 20,
   egressBodyWindowBytes: 64 * 1024,
   egressSwappedBodyBytes: 64 * 1024 * 1024,
   securityEventsPerMinute: 60,

@@ -26,6 +26,7 @@ export function renderEgressRequest(row: EgressRequestRow): EgressRequestResourc
     credentials: row.credentials,
     approval_id: row.approvalId,
     error: row.error,
+    count: row.count,
     created_at: row.createdAt.toISOString(),
     ended_at: isoOrNull(row.endedAt),
   };

@@ -31,8 +31,10 @@ export async function loadEgressSession(db: Queryable, sessionId: string): Promi
   const result = await db.query(
     `SELECT s.id, s.team_id, s.created_by, s.agent_id, s.agent_version, s.agent, s.environment, s.limits, s.status, s.closing_at,
        p.policy AS team_policy,
-       (SELECT coalesce(sum(newest.seq), 0)::bigint FROM sandboxes b, LATERAL (
-          SELECT max(seq) AS seq FROM egress_requests r WHERE r.sandbox_id = b.id) newest
+       (SELECT coalesce(sum(newest.seq + counted.more), 0)::bigint FROM sandboxes b,
+          LATERAL (SELECT max(seq) AS seq FROM egress_requests r WHERE r.sandbox_id = b.id) newest,
+          LATERAL (SELECT coalesce(sum(count - 1), 0) AS more FROM egress_requests r
+                   WHERE r.sandbox_id = b.id AND r.count > 1) counted
         WHERE b.session_id = s.id) AS requests
      FROM sessions s LEFT JOIN egress_policies p ON p.team_id = s.team_id WHERE s.id = $1`,
     [sessionId],

@@ -28,6 +28,8 @@ export interface EgressRequestRow {
   credentials: string[];
   approvalId: string | null;
   error: string | null;
+  /** How many refusals the row stands for. */
+  count: number;
   createdAt: Date;
   endedAt: Date | null;
 }
@@ -39,10 +41,10 @@ export type EgressRequestDraft = Omit<EgressRequestRow, 'createdAt' | 'endedAt'>
 };
 
 const COLUMNS = `sandbox_id, seq, id, session_id, team_id, state, decision, rule, code, method, host, port, is_tls, path, status,
-  bytes_out, bytes_in, duration_ms, credentials, approval_id, error, created_at, ended_at`;
+  bytes_out, bytes_in, duration_ms, credentials, approval_id, error, count, created_at, ended_at`;
 const RECORD = `r(sandbox_id text, seq bigint, id text, session_id text, team_id text, state text, decision text, rule text,
   code text, method text, host text, port int, is_tls boolean, path text, status int, bytes_out bigint, bytes_in bigint,
-  duration_ms int, credentials jsonb, approval_id text, error text, created_at timestamptz, ended_at timestamptz)`;
+  duration_ms int, credentials jsonb, approval_id text, error text, count int, created_at timestamptz, ended_at timestamptz)`;
 
 function recordsOf(rows: readonly EgressRequestDraft[]): string {
   return JSON.stringify(
@@ -77,6 +79,17 @@ export async function endEgressRequests(db: Queryable, rows: readonly EgressRequ
   await db.query(
     `UPDATE egress_requests e SET state = r.state, decision = r.decision, code = r.code, status = r.status,
        bytes_out = r.bytes_out, bytes_in = r.bytes_in, duration_ms = r.duration_ms, error = r.error, ended_at = r.ended_at
+     FROM jsonb_to_recordset($1::jsonb) AS ${RECORD} WHERE e.id = r.id`,
+    [recordsOf(rows)],
+  );
+}
+
+/** What came to refusals that one row stands for: where they differ, it says nothing. */
+export async function countEgressRefusals(db: Queryable, rows: readonly EgressRequestDraft[]): Promise<void> {
+  if (rows.length === 0) return;
+  await db.query(
+    `UPDATE egress_requests e SET count = r.count, rule = r.rule, method = r.method, host = r.host, port = r.port, path = r.path,
+       ended_at = r.ended_at
      FROM jsonb_to_recordset($1::jsonb) AS ${RECORD} WHERE e.id = r.id`,
     [recordsOf(rows)],
   );

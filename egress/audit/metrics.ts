@@ -5,6 +5,7 @@ export class PolicyMetrics {
   readonly #requests: Counter<'decision' | 'code'>;
   readonly #credentials: Counter<'kind'>;
   readonly #security: Counter<'kind'>;
+  readonly #folded: Counter;
 
   constructor(registry: Registry, auditWaiting: () => number) {
     const registers = [registry];
@@ -26,6 +27,11 @@ export class PolicyMetrics {
       labelNames: ['kind'],
       registers,
     });
+    this.#folded = new Counter({
+      name: 'longhaul_egress_refusals_counted_total',
+      help: 'Refusals that were counted in a row with others',
+      registers,
+    });
     const waiting = new Gauge({
       name: 'longhaul_egress_audit_waiting',
       help: 'Audit rows that are not written yet',
@@ -42,6 +48,10 @@ export class PolicyMetrics {
 
   used(kind: string): void {
     this.#credentials.inc({ kind });
+  }
+
+  folded(): void {
+    this.#folded.inc();
   }
 
   security(kind: string): void {

@@ -4,8 +4,14 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { Pool } from '../../db/pool.ts';
 import { isUniqueViolation, withTransaction } from '../../db/pool.ts';
 import type { EgressRequestDraft } from '../../db/queries/egress-requests.ts';
-import { endEgressRequests, insertEgressRequests, lastEgressSeq } from '../../db/queries/egress-requests.ts';
+import {
+  countEgressRefusals,
+  endEgressRequests,
+  insertEgressRequests,
+  lastEgressSeq,
+} from '../../db/queries/egress-requests.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { countIn, RefusalCounts } from './refusals.ts';
 
 /** What is known of a request when it is decided. */
 export type AuditStart = Pick<
@@ -37,6 +43,8 @@ export interface AuditEntry {
 
 const FLUSH_MS = 100;
 const RETRY_MS = 500;
+/** Counts of rows that are there already may be so late. */
+const COUNTS_MS = 1_000;
 const BATCH_ROWS = 500;
 const DURABLE_MS = 10_000;
 
@@ -50,15 +58,26 @@ export class AuditWriter {
   readonly #nextSeq = new Map<string, number>();
   #fresh: AuditEntry[] = [];
   #ended = new Set<AuditEntry>();
+  /** Rows whose count grew since it was written. */
+  #counted = new Set<AuditEntry>();
+  readonly #refusals: RefusalCounts;
+  readonly #onCounted: () => void;
   #waiters: { entry: AuditEntry; done: () => void }[] = [];
   #timer: NodeJS.Timeout | undefined;
+  #dueMs = 0;
   #running: Promise<void> | undefined;
   #lastMicros = 0;
   #dropped = 0;
 
-  constructor(pool: Pool, logger: Logger) {
+  constructor(
+    pool: Pool,
+    logger: Logger,
+    { onCounted, nowMs = Date.now }: { onCounted?: () => void; nowMs?: () => number } = {},
+  ) {
     this.#pool = pool;
     this.#logger = logger;
+    this.#refusals = new RefusalCounts(nowMs);
+    this.#onCounted = onCounted ?? ((): void => undefined);
   }
 
   /** To be called once for a sandbox before its first request. */
@@ -70,6 +89,7 @@ export class AuditWriter {
 
   /** The sandbox is gone: its next number need not be held. */
   release(sandboxId: string): void {
+    this.#refusals.forget(sandboxId);
     if (!this.#fresh.some(({ row }) => row.sandboxId === sandboxId)) this.#nextSeq.delete(sandboxId);
   }
 
@@ -83,7 +103,10 @@ export class AuditWriter {
     return this.#fresh.length + this.#ended.size;
   }
 
+  /** A new row; for a refusal too many the row it is counted in. */
   start(given: AuditStart): AuditEntry {
+    const shared = given.state === 'denied' ? this.#refusals.find(given) : null;
+    if (shared !== null) return this.#count(shared, given);
     const isDropped = this.#mustDrop(given);
     const seq = this.#nextSeq.get(given.sandboxId) ?? 1;
     if (!isDropped) this.#nextSeq.set(given.sandboxId, seq + 1);
@@ -97,13 +120,24 @@ export class AuditWriter {
       bytesOut: 0,
       durationMs: isOver ? 0 : null,
       error: null,
+      count: 1,
       createdAt,
       endedAt: isOver ? createdAt : null,
     };
     const entry: AuditEntry = { row, written: 'no', isEnded: isOver };
     if (isDropped) return entry;
+    if (isOver) this.#refusals.began(given, entry);
     this.#fresh.push(entry);
     this.#schedule(FLUSH_MS);
+    return entry;
+  }
+
+  #count(entry: AuditEntry, given: AuditStart): AuditEntry {
+    countIn(entry, given);
+    entry.row.endedAt = this.#now();
+    this.#onCounted();
+    this.#counted.add(entry);
+    this.#schedule(COUNTS_MS);
     return entry;
   }
 
@@ -147,13 +181,15 @@ export class AuditWriter {
   /** Writes all that waits; gives up after a while when the database is away. */
   async close(): Promise<void> {
     const until = Date.now() + DURABLE_MS;
-    while ((this.#fresh.length > 0 || this.#ended.size > 0) && Date.now() < until) await this.#flush();
+    while ((this.waiting > 0 || this.#counted.size > 0) && Date.now() < until) await this.#flush();
     clearTimeout(this.#timer);
   }
 
   #schedule(delayMs: number): void {
     if (this.#running !== undefined) return;
-    if (this.#timer !== undefined && delayMs > 0) return;
+    const dueMs = performance.now() + delayMs;
+    if (this.#timer !== undefined && delayMs > 0 && this.#dueMs <= dueMs) return;
+    this.#dueMs = dueMs;
     clearTimeout(this.#timer);
     if (delayMs === 0) {
       this.#timer = undefined;
@@ -178,12 +214,15 @@ export class AuditWriter {
     this.#running = undefined;
     if (this.#waiters.length > 0 && isDone) this.#schedule(0);
     else if (this.waiting > 0) this.#schedule(isDone ? FLUSH_MS : RETRY_MS);
+    else if (this.#counted.size > 0) this.#schedule(COUNTS_MS);
   }
 
   async #writeBatch(): Promise<boolean> {
     const fresh = this.#fresh.slice(0, BATCH_ROWS);
     const ended = [...this.#ended].slice(0, BATCH_ROWS);
-    if (fresh.length === 0 && ended.length === 0) return true;
+    const counted = [...this.#counted].filter(({ written }) => written !== 'no').slice(0, BATCH_ROWS);
+    if (fresh.length === 0 && ended.length === 0 && counted.length === 0) return true;
+    for (const entry of counted) this.#counted.delete(entry);
     // What is in the statement, not what may be in the row when the statement is done.
     const overNow = new Set(fresh.filter((entry) => entry.isEnded));
     try {
@@ -196,8 +235,13 @@ export class AuditWriter {
           tx,
           ended.map(({ row }) => row),
         );
+        await countEgressRefusals(
+          tx,
+          counted.map(({ row }) => row),
+        );
       });
     } catch (error) {
+      for (const entry of counted) this.#counted.add(entry);
       if (isUniqueViolation(error)) await this.#renumber(fresh);
       else
         this.#logger.error({ err: error, rows: fresh.length }, 'the audit of the network is not written; tried again');

@@ -51,7 +51,7 @@ export class Policies implements EgressPolicies {
   constructor(options: PolicyOptions) {
     this.#options = options;
     const { pool, logger, registry, secrets } = options;
-    const writer = new AuditWriter(pool, logger);
+    const writer: AuditWriter = new AuditWriter(pool, logger, { onCounted: () => metrics.folded() });
     const metrics = new PolicyMetrics(registry, () => writer.waiting);
     const security = new SecurityRecorder(pool, logger, metrics);
     const asks = new Asks(pool, Math.min(options.holdMs, LIMITS.egressHoldMs));

@@ -563,7 +563,9 @@ describe('the audit', () => {
       credentials: [],
       approvalId: null,
     };
-    for (let sent = 0; sent < 3 * LIMITS.egressAuditWaiting; sent += 1) writer.start(refusal);
+    for (let sent = 0; sent < 3 * LIMITS.egressAuditWaiting; sent += 1) {
+      writer.start({ ...refusal, sandboxId: `sbx_${sent}` });
+    }
     expect(writer.isFull).toBe(true);
     expect(writer.waiting).toBe(2 * LIMITS.egressAuditWaiting);
     await pool.end();

@@ -90,6 +90,7 @@ describe('what tools print, before it is stored', () => {
           durationMs: null,
           credentials: [name],
           approvalId: null,
+          count: 1,
           error: null,
           createdAt: new Date().toISOString(),
           endedAt: null,
