@@ -170,7 +170,8 @@ export type TurnOutcome =
 
 export interface HarnessDriver {
   readonly name: HarnessName;
-  capabilities(): Promise<HarnessCapabilities>;
+  /** `agent`: of `acp`, whose agents differ. */
+  capabilities(agent?: string): Promise<HarnessCapabilities>;
   /**
    * Opens a session or finds it again. Repeatable: with the same spec and token it never makes a second one. Throws
    * `LonghaulError` with `harness_unavailable` (try again) or `harness_invalid`.

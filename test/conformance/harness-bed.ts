@@ -187,6 +187,9 @@ export class Talk {
     this.key = secrets.key;
     this.mcpToken = secrets.token;
     this.driver = under.driver();
+    // Harnesses look for tools when they open a session; outside a turn nothing may be called.
+    const closed = (): Promise<never> => Promise.reject(new Error('no turn runs'));
+    world.tools.put(this.mcpToken, { cwd: spec.cwd, gate: closed, park: () => undefined });
   }
 
   get handle(): HarnessHandle {

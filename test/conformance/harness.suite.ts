@@ -57,7 +57,7 @@ export function harnessConformance(name: string, make: () => Promise<HarnessUnde
     beforeAll(async () => {
       under = await make();
       world = await HarnessWorld.open();
-      can = await under.driver().capabilities();
+      can = await under.driver().capabilities(under.agent);
     }, LONG_MS * 2);
 
     afterAll(async () => {
