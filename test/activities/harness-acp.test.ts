@@ -33,6 +33,10 @@ function recipe(ways = ''): AcpRecipe {
   };
 }
 
+function shell(command: string): object {
+  return { tools: [{ name: 'bash', input: { command } }] };
+}
+
 function pidsOf(sessionId: string): number[] {
   return readdirSync('/proc').flatMap((name) => {
     if (!/^\d+$/.test(name)) return [];
@@ -77,7 +81,6 @@ describe('agents that are different', { timeout: LONG_MS }, () => {
   }, LONG_MS);
   afterAll(() => world.close(), LONG_MS);
 
-  const shell = (command: string): object => ({ tools: [{ name: 'bash', input: { command } }] });
   const talkWith = async (ways: string): Promise<Talk> => {
     const talk = await world.talk(beside(ways));
     await talk.open();

@@ -188,8 +188,7 @@ export class Talk {
     this.mcpToken = secrets.token;
     this.driver = under.driver();
     // Harnesses look for tools when they open a session; outside a turn nothing may be called.
-    const closed = (): Promise<never> => Promise.reject(new Error('no turn runs'));
-    world.tools.put(this.mcpToken, { cwd: spec.cwd, gate: closed, park: () => undefined });
+    world.tools.put(this.mcpToken, { cwd: spec.cwd, gate: noTurn, park: () => undefined });
   }
 
   get handle(): HarnessHandle {
@@ -266,6 +265,10 @@ export class Talk {
   close(forget = true): Promise<void> {
     return this.driver.close(this.spec, this.token, forget, AbortSignal.timeout(60_000));
   }
+}
+
+function noTurn(): Promise<never> {
+  return Promise.reject(new Error('no turn runs'));
 }
 
 async function readLocal(spec: HarnessSpec, name: string): Promise<string | undefined> {

@@ -61,8 +61,8 @@ async function remember(session, { cwd, mcpServers }) {
 function settle(session, words) {
   const { messages } = session;
   const answered = new Set(messages.map((message) => message.tool_call_id));
-  const open = messages.flatMap((message) => message.tool_calls ?? []).filter((call) => !answered.has(call.id));
-  for (const call of open) messages.push({ role: 'tool', tool_call_id: call.id, content: words });
+  const open = messages.flatMap((message) => message.tool_calls ?? []).filter(({ id }) => !answered.has(id));
+  for (const { id } of open) messages.push({ role: 'tool', tool_call_id: id, content: words });
 }
 
 async function* eventsOf(body) {
@@ -146,7 +146,7 @@ async function read(response, turn) {
 
 function bash(session, command, signal) {
   const child = spawn('bash', ['-c', command], { cwd: session.cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
-  const kill = () => process.kill(-child.pid, 'SIGKILL');
+  const kill = () => process.kill(-Number(child.pid), 'SIGKILL');
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
   signal.addEventListener('abort', kill, { once: true });
@@ -198,11 +198,11 @@ async function call(session, turn, { id, function: { name, arguments: given } })
 }
 
 async function act(session, turn, each) {
-  let { text, failed } = await call(session, turn, each).catch((error) => {
+  const { text: shown, failed } = await call(session, turn, each).catch((error) => {
     if (!turn.signal.aborted) throw error;
-    return { text: 'The call was cancelled.', failed: true };
+    return { text: '', failed: true };
   });
-  if (turn.signal.aborted) text = `The call was cancelled. ${text}`;
+  const text = turn.signal.aborted ? `The call was cancelled. ${shown}` : shown;
   const content = [{ type: 'content', content: { type: 'text', text } }];
   const status = failed ? 'failed' : 'completed';
   await turn.update({ sessionUpdate: 'tool_call_update', toolCallId: each.id, status, content });
@@ -266,7 +266,7 @@ async function load({ params, client }) {
   return { configOptions: modelOption(session) };
 }
 
-agent({ name: 'acp-agent' })
+void agent({ name: 'acp-agent' })
   .onRequest(methods.agent.initialize, () => ({
     protocolVersion: PROTOCOL_VERSION,
     agentCapabilities: { loadSession: true, mcpCapabilities: { http: true }, promptCapabilities: {} },

@@ -148,12 +148,14 @@ class SandboxProcess implements StdioProcess {
   async write(line: string): Promise<void> {
     const data = Buffer.from(`${line}\n`);
     const { provider, ref } = this.#target;
-    const write = this.#writing.then(async () => {
+    const feed = async (): Promise<void> => {
       const offset = this.#fed;
       this.#fed = await this.#again((signal) => provider.execInput(ref, this.#execId, offset, data, signal));
-    });
-    this.#writing = write.catch(() => undefined);
-    await write;
+    };
+    // One after the other: each begins where the one before ended.
+    const fed = this.#writing.then(feed);
+    this.#writing = fed.catch(() => undefined);
+    await fed;
   }
 
   release(): void {
