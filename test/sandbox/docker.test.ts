@@ -412,7 +412,7 @@ if (obstacle !== null) {
       await engine.start();
       await until('the engine ended what it lost', async () => (await provider.get(made, soon()))?.state === 'stopped');
       expect((await follow(provider, made, 'once')).status).toEqual({ state: 'lost' });
-      expect(livesOn([container])).toBe(false);
+      await until('nothing of it is left', () => Promise.resolve(!livesOn([container])));
       await provider.resume(made, soon());
       await provider.execStart(made, spec, soon());
       expect((await follow(provider, made, 'once')).status).toEqual({ state: 'lost' });
@@ -466,7 +466,7 @@ if (obstacle !== null) {
       for await (const info of provider.listSnapshots(OWNER, soon())) await provider.deleteSnapshot(info.ref, soon());
       const left = await engine.ask<{ Labels: Record<string, string> }[]>('/containers/json?all=1');
       expect(left.filter((each) => each.Labels['longhaul.owner'] === OWNER)).toEqual([]);
-      expect(livesOn(containers)).toBe(false);
+      await until('nothing of them is left', () => Promise.resolve(!livesOn(containers)));
     });
   });
 }
