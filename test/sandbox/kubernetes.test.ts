@@ -191,6 +191,8 @@ describe('kubernetes (API double, not a cluster): what is its own', { timeout: L
     expect((await bed.provider.get(made, soon()))?.state).toBe('stopped');
     expect(await codeOf(shell(bed.provider, made, 'true'))).toBe('sandbox_lost');
     const back = bed.provider.resume(made, soon());
+    // Else it might find the next pod there already.
+    await until('it waits for a pod', () => Promise.resolve(bed.double.isWatched(made.id)));
     bed.double.controller.recover(made.id);
     expect(await back).toBe(true);
     expect((await shell(bed.provider, made, 'cat kept')).stdout).toBe('kept\n');

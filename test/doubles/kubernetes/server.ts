@@ -54,6 +54,7 @@ export class KubernetesDouble {
   private readonly server = http.createServer((request, response) => void this.serve(request, response));
   private readonly faults: (Fault & { left: number })[] = [];
   private readonly hanging = new Set<ServerResponse>();
+  private readonly watches = new Map<ServerResponse, string>();
   private readonly backing: LocalProvider;
 
   constructor() {
@@ -91,6 +92,11 @@ export class KubernetesDouble {
   /** Requests that will never be answered. */
   get unanswered(): number {
     return this.hanging.size;
+  }
+
+  /** Whether somebody follows what becomes of the object of this name. */
+  isWatched(name: string): boolean {
+    return [...this.watches.values()].includes(name);
   }
 
   heal(): void {
@@ -205,9 +211,11 @@ export class KubernetesDouble {
     const since = searchParams.get('resourceVersion');
     for (const event of since === null ? [] : this.store.eventsSince(Number(since))) tell(event);
     this.store.on('change', tell);
+    this.watches.set(response, name ?? '');
     const timer = setTimeout(() => response.end(), Number(searchParams.get('timeoutSeconds') ?? 60) * 1_000);
     response.once('close', () => {
       clearTimeout(timer);
+      this.watches.delete(response);
       this.store.off('change', tell);
     });
   }
