@@ -34,10 +34,13 @@ function isExecutable(file: string): boolean {
   }
 }
 
+/** A busy machine takes its time over a program of a hundred megabytes, and one that was given up counts as none. */
+const VERSION_MS = 60_000;
+
 /** Version of the server inside a Temporal CLI, or null when the file is no such thing. */
 export async function serverVersionOf(file: string): Promise<string | null> {
   try {
-    const { stdout } = await promisify(execFile)(file, ['--version'], { timeout: 10_000, env: bareEnvironment() });
+    const { stdout } = await promisify(execFile)(file, ['--version'], { timeout: VERSION_MS, env: bareEnvironment() });
     return /Server (\d+\.\d+\.\d+)/.exec(stdout)?.[1] ?? null;
   } catch {
     return null;
