@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -12,6 +12,19 @@ const groupsLeft = (marker: string): string[] =>
   ['pids', 'memory', 'cpu', 'freezer', ''].filter((name) =>
     existsSync(path.join('/sys/fs/cgroup', name, 'longhaul', marker)),
   );
+
+/** Processes that read an archive into a sandbox of this folder. */
+function restoring(rootDir: string): string[] {
+  const name = path.basename(rootDir);
+  return readdirSync('/proc').filter((pid) => {
+    try {
+      const isTar = /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--extract');
+      return isTar && readFileSync(`/proc/${pid}/mountinfo`, 'utf8').includes(name);
+    } catch {
+      return false;
+    }
+  });
+}
 
 /** A worker is killed while it pauses, freezes, wakes or removes a sandbox; the next one finds nothing that hangs. */
 for (const mode of SANDBOX_MODES) {
@@ -118,6 +131,23 @@ for (const mode of SANDBOX_MODES) {
       expect(await bed.provider.get(ref, soon())).toBeNull();
       expect(processesNamed(marker)).toEqual([]);
       expect(readdirSync(bed.rootDir)).not.toContain(ref.id);
+    });
+
+    it.each([2, 12])('a restore, %s ms in', async (afterMs) => {
+      const ref = await fresh();
+      await shell(bed.provider, ref, 'head -c 40000000 /dev/urandom > big; echo saved > file');
+      const saved = await bed.provider.snapshot(ref, `kills-restore-${afterMs}`, soon());
+      const spec = smallSpec('escape', { snapshot: saved });
+      const key = `kills-restored-${afterMs}`;
+      await killedAfter(afterMs, (provider) => provider.create(spec, key, soon()));
+      const next = await bed.provider.create(spec, key, soon());
+      // What the victim had begun does not go on beside it, nor write over what came later.
+      expect((await shell(bed.provider, next, 'cat file; rm big; echo mine > file')).stdout).toBe('saved\n');
+      await until('nothing restores', () => Promise.resolve(restoring(bed.rootDir).length === 0));
+      expect((await shell(bed.provider, next, 'ls -A; cat file')).stdout).toBe('file\nmine\n');
+      await expectNothingLeft(next);
+      await bed.provider.deleteSnapshot(saved, soon());
+      await expectNothingLeft(ref);
     });
 
     it('a worker that waits with the next command’s process leaves none behind', async () => {

@@ -229,20 +229,27 @@ enter(undef, $marker, $uid, $holder, $holder_start, $filter, '/', { 4 => 0 }, { 
 /**
  * Saves a sandbox's files to standard output, or makes them out of standard input. In a root of its own with the machine's
  * programs and the box in it, so that no link leads anywhere; as the owner of the files, who there may read what is locked.
- * Arguments: uid, box, bytes a file may have, tar's arguments up to "--", what the root shows.
+ * Arguments: process id of who waits for it, uid, box, bytes a file may have, tar's arguments up to "--", what the root shows.
  */
 const PACK = String.raw`
-my ($uid, $box, $size, @rest) = @ARGV;
+my ($waiting, $uid, $box, $size, @rest) = @ARGV;
 $0 = 'longhaul-pack';
 my @tar;
 while (defined(my $each = shift @rest)) { last if $each eq '--'; push @tar, $each }
 separate($uid, $box, 0x10000000 | 0x20000 | 0x40000000 | 0x20000000 | 0x8000000);
 # Whoever waits for it may be killed: half a restore must not go on beside the next.
 call('prctl', 1, 9, 0, 0, 0);
+# Too late for one who died before.
+getppid() == $waiting or die "left alone\n";
+pipe(my $lives, my $life) or die "pipe: $!\n";
 my $pid = fork();
 defined $pid or die "fork: $!\n";
-if ($pid) { waitpid($pid, 0); exit($? & 127 ? 128 + ($? & 127) : $? >> 8) }
+if ($pid) { close $lives; waitpid($pid, 0); exit($? & 127 ? 128 + ($? & 127) : $? >> 8) }
+close $life;
 call('prctl', 1, 9, 0, 0, 0);
+# Too late again, told by the pipe: who died outside of this process namespace has no number here.
+fcntl($lives, 4, 0x800);
+!defined sysread($lives, my $none, 1) or die "left alone\n";
 furnish(@rest);
 folder("$root/dev");
 show('/dev/null', "$root/dev/null", 2 | 8);

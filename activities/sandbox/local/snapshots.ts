@@ -71,7 +71,8 @@ async function tar(
   signal: AbortSignal,
 ): Promise<void> {
   const sizeBytes = sandbox.spec.diskBytes + SLACK_BYTES;
-  const identity = [String(sandbox.uid), pathsOf(rootDir, sandbox.id).box, String(sizeBytes)];
+  const box = pathsOf(rootDir, sandbox.id).box;
+  const identity = [String(process.pid), String(sandbox.uid), box, String(sizeBytes)];
   const child = spawn('perl', ['-e', hostScripts().pack, '--', ...identity, ...args, '--', ...rootArguments()], {
     env: CLEAN_ENV,
     cwd: '/',
