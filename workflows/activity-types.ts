@@ -1,4 +1,5 @@
 /** Shapes that cross the border between workflows and activities: ids and decisions only, well under 4 KB. */
+import type { CallExecutor } from '../contracts/harnesses.ts';
 import type { ApprovalDecision, StopReasonType, TurnState } from '../contracts/states.ts';
 
 export interface StepRef {
@@ -25,6 +26,42 @@ export type ModelStepResult =
   | { kind: 'tools'; effects: PlannedEffect[] }
   /** The turn is over and recorded (also when the budget is reached or the provider refused). */
   | { kind: 'ended'; stopReason: StopReasonType };
+
+/** A tool call of a harness as the policy planned it. `closed`: it has its end, or its turn has. */
+export type PlannedCall = { kind: 'closed' } | { kind: 'open'; executor: CallExecutor; effect: PlannedEffect };
+
+export interface HarnessTurnArgs {
+  sessionId: string;
+  turn: number;
+  attempt: number;
+  /** Messages the turn takes; used by its first attempt. */
+  eventIds: string[];
+  /** Lives of the harness that ended in this turn without an answer. */
+  crashes: number;
+  modelOutageMs: number;
+}
+
+export type HarnessTurnResult =
+  /** The turn is over and recorded. */
+  | { kind: 'ended'; stopReason: StopReasonType }
+  /** The harness waits for people; it keeps its session and nothing runs. */
+  | { kind: 'parked' }
+  /** The harness goes on by itself; the next attempt finds it. */
+  | { kind: 'detached' }
+  /** Calls the harness had begun by itself when it died: people must say what became of them. */
+  | { kind: 'lost'; callIds: string[] }
+  /** Its sandbox has to be prepared first; nothing has started. */
+  | { kind: 'unprepared' }
+  /** It failed in a way that may pass. */
+  | { kind: 'again'; delayMs: number; crashes: number };
+
+export interface WishArgs {
+  sessionId: string;
+  turn: number;
+  attempt: number;
+  /** `detach`: this worker lets go, the harness goes on. `park`: the harness stops and keeps its session. */
+  wish: 'park' | 'detach';
+}
 
 export interface RunEffectArgs {
   sessionId: string;
@@ -80,6 +117,12 @@ export interface SessionActivities {
   /** A custom tool that nobody answered in time fails. */
   expireCustomTool(args: { effectId: string }): Promise<void>;
   pauseTurn(args: PauseTurnArgs): Promise<void>;
+  /** Runs one attempt of a harness at its turn. */
+  harnessTurn(args: HarnessTurnArgs): Promise<HarnessTurnResult>;
+  /** Judges a tool call of a harness and writes its effect; a repeat gives what it is by now. */
+  planCall(args: { sessionId: string; callId: string }): Promise<PlannedCall>;
+  /** Asks the running attempt of a harness to let go. */
+  wishAttempt(args: WishArgs): Promise<void>;
   endTurn(args: EndTurnArgs): Promise<void>;
   /** Gives control inputs (interrupt, stop) that found nothing to act on their terminal state. */
   closeInputs(args: { sessionId: string; eventIds: string[]; reason: string }): Promise<void>;

@@ -44,6 +44,8 @@ export interface SessionArgs {
   inputs: InputMessage[];
   /** Turns that the record has already: a session whose Temporal history was lost goes on counting. */
   lastTurn?: number;
+  /** Set when another loop than our own drives the model: its name. */
+  harness?: string;
   /** Told when the first turn ends (a deployment run waits for it). */
   notify?: string;
   /** State carried over continue-as-new; see workflows/session/state.ts. */
@@ -56,6 +58,19 @@ export interface OpenTurn {
   step: number;
   startedAtMs: number;
   eventIds: string[];
+  /** Of a harness only. */
+  harness?: HarnessProgress;
+}
+
+/** How far a harness's turn is; what it has asked for is in `SessionCarry.calls`. */
+export interface HarnessProgress {
+  attempt: number;
+  /** Lives of the harness that ended in this turn without an answer. */
+  crashes: number;
+  /** How often the turn has told that it waits. */
+  pauses: number;
+  /** The harness has stopped until its calls have their answers. */
+  parked?: boolean;
 }
 
 /** State of a session between two runs; at most 64 KB with everything at its limit. */
@@ -74,6 +89,8 @@ export interface SessionCarry {
   answered: string[];
   /** Interrupt and stop inputs that still need their terminal state. */
   controls: string[];
+  /** Tool calls of a harness that are under way. */
+  calls?: string[];
   interruptRequested: boolean;
   terminateReason?: string;
   firstTurnReported: boolean;

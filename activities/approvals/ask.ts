@@ -28,7 +28,8 @@ interface Ask {
   sandbox: SandboxFacts;
 }
 
-interface SandboxFacts {
+/** What a person should know of the place where a call would run. */
+export interface SandboxFacts {
   provider: string;
   isolation: string;
   network: string;

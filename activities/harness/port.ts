@@ -1,6 +1,7 @@
 /** The `HarnessDriver` port. Drivers pass test/conformance/harness.suite.ts; they know nothing of Temporal or Postgres. */
 
 import type { ContentBlock } from '../../contracts/definitions.ts';
+import type { SandboxProvider, SandboxRef } from '../sandbox/port.ts';
 import type { HarnessName, Placement } from '../../contracts/harnesses.ts';
 
 export type { HarnessName, Placement };
@@ -51,10 +52,20 @@ export interface SkillFolder {
   files: { path: string; content: Uint8Array }[];
 }
 
+/** The session's sandbox, running and ready for commands. */
+export interface SandboxPlace {
+  provider: SandboxProvider;
+  ref: SandboxRef;
+  /** Of every command: variables of the environment, placeholders, the way to the broker. */
+  env: Record<string, string>;
+}
+
 /** Everything of a session that stays the same over its turns (invariant 7). */
 export interface HarnessSpec {
   sessionId: string;
   placement: Placement;
+  /** `sandbox` only. Another one when the first was lost. */
+  sandbox?: SandboxPlace;
   /** Absolute. The harness's working directory: a folder of its own (inline), `/workspace` (sandbox). */
   cwd: string;
   /** Absolute. A folder for this session's configuration and state, private to the session, kept until it ends. */

@@ -30,10 +30,22 @@ export function draftEffects(session: SessionForTurn, at: StepRef, answer: Model
 
 function draftEffect(session: SessionForTurn, at: StepRef, call: ToolUse, position: number): EffectDraft {
   const judgement = refuseBadInput(call, position, judge(session.agent, call.name));
+  return draftJudged(at, call, judgement, { position, id: derivedId('event', `${placeOf(at)}/tool/${position}`) });
+}
+
+/** The ledger row of one call as it was judged. */
+export function draftJudged(
+  at: StepRef,
+  call: Pick<ToolUse, 'id' | 'name' | 'input'>,
+  judgement: Judgement,
+  { position, id }: { position: number; id: string },
+): EffectDraft {
   const denied = judgement.verdict === 'deny';
   return {
-    id: derivedId('event', `${placeOf(at)}/tool/${position}`),
-    ...at,
+    id,
+    sessionId: at.sessionId,
+    turn: at.turn,
+    step: at.step,
     position,
     toolUseId: call.id,
     tool: call.name,
@@ -50,7 +62,7 @@ function draftEffect(session: SessionForTurn, at: StepRef, call: ToolUse, positi
 }
 
 /** A call that cannot run is answered at once, so that nobody is asked to approve nonsense. */
-function refuseBadInput(call: ToolUse, position: number, judgement: Judgement): Judgement {
+export function refuseBadInput(call: Pick<ToolUse, 'name' | 'input'>, position: number, judgement: Judgement): Judgement {
   if (judgement.verdict === 'deny') return judgement;
   const problem =
     position >= LIMITS.toolCallsPerStep
@@ -84,7 +96,7 @@ export function draftEvents(
             dedupeKey: ids['agent.message'],
           },
         ]),
-    ...effects.map((effect) => toolUseEvent(session, effect)),
+    ...effects.map((effect) => toolUseEvent(effect, judge(session.agent, effect.tool))),
     {
       type: 'span.model_request_end',
       dedupeKey: `model-end/${placeOf(at)}`,
@@ -106,12 +118,13 @@ export function modelStartId(at: StepRef): string {
   return derivedId('event', `${placeOf(at)}/model-start`);
 }
 
-function toolUseEvent(session: SessionForTurn, effect: EffectDraft): EventDraft {
+/** The event that tells of a call, under the effect's id. */
+export function toolUseEvent(effect: EffectDraft, judgement: Judgement): EventDraft {
   const base = { id: effect.id, dedupeKey: effect.id };
   if (effect.kind === 'custom') {
     return { ...base, type: 'agent.custom_tool_use', payload: { name: effect.tool, input: effect.input } };
   }
-  const evaluation = evaluationOf(judge(session.agent, effect.tool));
+  const evaluation = evaluationOf(judgement);
   return {
     ...base,
     type: 'agent.tool_use',

@@ -11,7 +11,7 @@ import { platformTool } from '../../contracts/platform-tools.ts';
 export const POLICY_VERSION = 'permissions/1';
 
 export interface Judgement {
-  kind: 'builtin' | 'custom' | 'invalid' | 'platform';
+  kind: 'builtin' | 'custom' | 'invalid' | 'harness' | 'platform';
   verdict: PolicyVerdict;
   /** For people: which rule said so. */
   reason: string;
@@ -38,15 +38,7 @@ export function judge(agent: AgentDefinition, tool: string): Judgement {
   return { kind: 'builtin', policy, idempotent: readOnly, ...verdictOf(policy, readOnly) };
 }
 
-/** Tools of the product change nothing but its own record, and asking a person is what the last one is for. */
-function judgePlatform(tool: PlatformToolName): Judgement {
-  const shared = { kind: 'platform' as const, idempotent: true };
-  return tool === 'request_approval'
-    ? { ...shared, policy: 'always_ask', verdict: 'ask', reason: 'the agent asks a person' }
-    : { ...shared, policy: 'always_allow', verdict: 'allow', reason: 'a tool of the platform' };
-}
-
-function verdictOf(policy: PermissionPolicy, readOnly: boolean): Pick<Judgement, 'verdict' | 'reason'> {
+  kind: 'builtin' | 'custom' | 'invalid' | 'harness' | 'platform';
   switch (policy) {
     case 'always_allow':
       return { verdict: 'allow', reason: 'policy always_allow' };

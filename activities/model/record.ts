@@ -6,7 +6,7 @@ import type { Pool, Queryable } from '../../db/pool.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
-import type { EffectRow } from '../../db/queries/effects.ts';
+import type { EffectDraft, EffectRow } from '../../db/queries/effects.ts';
 import { isInterrupted } from '../../db/queries/inputs.ts';
 import { insertEffects, listEffects } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
@@ -14,6 +14,7 @@ import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { lockSession, setRunning } from '../../db/queries/session-status.ts';
 import { findStep, insertStep, lockTurn, turnStop } from '../../db/queries/turns.ts';
 import type { ModelStepResult, PlannedEffect, StepRef } from '../../workflows/activity-types.ts';
+import type { SandboxFacts } from '../approvals/ask.ts';
 import { askHuman, sandboxFacts } from '../approvals/ask.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { writeTurnEnd } from '../../db/queries/turn-end.ts';
@@ -48,22 +49,7 @@ export async function recordAnswer(
     await setRunning(tx, at.sessionId);
     await insertEffects(tx, effects);
     await appendEvents(tx, at.sessionId, draftEvents(session, at, answer, effects));
-    for (const effect of effects) {
-      await insertAudit(tx, {
-        teamId: session.teamId,
-        actor: 'policy',
-        action: 'effect.judge',
-        resource: effect.id,
-        sessionId: session.id,
-        decision: effect.verdict,
-        digest: effect.digest,
-        details: { tool: effect.tool, reason: effect.verdictReason },
-      });
-      if (effect.verdict === 'ask' && sandbox !== undefined) {
-        await askHuman(tx, { session, effect, kind: 'effect', generation: 1, reason: effect.verdictReason, sandbox });
-      }
-    }
-    await appendDenials(tx, at, effects);
+    await recordVerdicts(tx, session, effects, sandbox);
     if (effects.length === 0) {
       const stopReason = stopReasonOf(answer);
       await writeTurnEnd(tx, { ...at, state: 'completed', stopReason, reason: stopReason, eventIds: [] });
@@ -71,15 +57,40 @@ export async function recordAnswer(
   });
 }
 
+/** What the policy said of new effects: audit rows, questions to people, and the results of what is denied. */
+export async function recordVerdicts(
+  tx: Queryable,
+  session: SessionForTurn,
+  effects: EffectDraft[],
+  sandbox: SandboxFacts | undefined,
+): Promise<void> {
+  for (const effect of effects) {
+    await insertAudit(tx, {
+      teamId: session.teamId,
+      actor: 'policy',
+      action: 'effect.judge',
+      resource: effect.id,
+      sessionId: session.id,
+      decision: effect.verdict,
+      digest: effect.digest,
+      details: { tool: effect.tool, reason: effect.verdictReason },
+    });
+    if (effect.verdict === 'ask' && sandbox !== undefined) {
+      await askHuman(tx, { session, effect, kind: 'effect', generation: 1, reason: effect.verdictReason, sandbox });
+    }
+  }
+  await appendDenials(tx, session.id, effects);
+}
+
 async function appendDenials(
   tx: Queryable,
-  at: StepRef,
+  sessionId: string,
   effects: Pick<EffectRow, 'id' | 'state' | 'result'>[],
 ): Promise<void> {
   const denied = effects.filter((effect) => effect.state === 'denied');
   await appendEvents(
     tx,
-    at.sessionId,
+    sessionId,
     denied.map((effect) => ({
       type: 'agent.tool_result',
       dedupeKey: `result/${effect.id}/1`,
@@ -117,12 +128,13 @@ export async function recordedResult(pool: Pool, at: StepRef): Promise<ModelStep
   return { kind: 'tools', effects: planned };
 }
 
-async function planOf(pool: Pool, effect: EffectRow): Promise<PlannedEffect | undefined> {
+/** What the workflow is to do about an effect now; undefined: it has its end. */
+export async function planOf(pool: Queryable, effect: EffectRow): Promise<PlannedEffect | undefined> {
   if ((FINAL_EFFECT_STATES as readonly string[]).includes(effect.state)) return undefined;
   const base = { effectId: effect.id, tool: effect.tool.slice(0, SHOWN_NAME_CHARS) };
   if (effect.kind === 'custom') return { ...base, plan: 'custom' };
   const timeoutMs = timeoutOf(effect);
-  if (effect.state === 'waiting') {
+  if (effect.state === 'waiting' || (effect.state === 'unknown' && effect.kind === 'harness')) {
     // It may be decided already; the signal that says so waits in the workflow (or in the outbox).
     const approval = await findLatestForEffect(pool, effect.id);
     if (approval === undefined)

@@ -87,7 +87,7 @@ async function openStep(deps: ActivityDeps, session: SessionForTurn, args: Model
 }
 
 /** What the model is told of its sandbox; from what does not change while the session lives. */
-async function noteOf(deps: ActivityDeps, { environment, resources }: SessionForTurn): Promise<string> {
+export async function noteOf(deps: ActivityDeps, { environment, resources }: SessionForTurn): Promise<string> {
   if (environment.type !== 'cloud') return workspaceNote(environment, 'none');
   try {
     const capabilities = await deps.sandboxProvider(environment.provider).capabilities();

@@ -87,6 +87,15 @@ export async function listEffects(
   return result.rows.map((row) => toCamel<EffectRow>(row as object));
 }
 
+/** Place of the next call of a harness, which tells no steps; the caller holds the lock of the session. */
+export async function nextCallNumber(tx: Queryable, sessionId: string, turn: number): Promise<number> {
+  const result = await tx.query<{ next: number }>(
+    'SELECT coalesce(max(step) + 1, 0)::int AS next FROM effects WHERE session_id = $1 AND turn = $2',
+    [sessionId, turn],
+  );
+  return result.rows[0]?.next ?? 0;
+}
+
 /** A command that has begun and not ended, as far as the ledger knows. */
 export interface StartedEffect {
   id: string;

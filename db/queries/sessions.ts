@@ -350,6 +350,7 @@ export interface SessionStart<Input> {
     modelOutageMs: number;
   };
   lastTurn: number;
+  harness?: string;
   inputs: Input[];
 }
 
@@ -367,6 +368,7 @@ export function sessionArgs<Input>(row: SessionRow, inputs: Input[]): SessionSta
       modelOutageMs: LIMITS.modelOutageMs,
     },
     lastTurn: row.currentTurn,
+    ...(row.agent.harness === 'native' ? {} : { harness: row.agent.harness }),
     inputs,
   };
 }

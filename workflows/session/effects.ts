@@ -4,7 +4,8 @@ import type { PlannedEffect, RunEffectResult, SettleApprovalResult, StepRef } fr
 import type { SessionContext } from './context.ts';
 import { effectRun, preparation, records } from './proxies.ts';
 
-interface Waiting {
+/** A question, or a call of a client's tool, and until when it waits. */
+export interface Waiting {
   kind: 'approval' | 'custom';
   effectId: string;
   tool: string;
@@ -45,7 +46,7 @@ function batches(effects: PlannedEffect[]): Runnable[][] {
 }
 
 /** Runs an effect; when its outcome is lost, gives the question a human must answer. */
-async function runOne(
+export async function runOne(
   context: SessionContext,
   effect: { effectId: string; tool: string; timeoutMs: number },
 ): Promise<[string, Waiting] | undefined> {
@@ -72,19 +73,22 @@ const PREPARATIONS = 3;
 
 /** Prepares the sandbox first where the effect says so: only its answer decides, so older histories replay as they are. */
 async function withSandbox(context: SessionContext, run: () => Promise<RunEffectResult>): Promise<RunEffectResult> {
-  const { sessionId, limits } = context.args;
   let result = await run();
   for (let tries = 0; result.outcome === 'unprepared' && tries < PREPARATIONS; tries += 1) {
-    // Neighbours that run together wait for one preparation.
-    context.preparing ??= preparation(limits.turnTimeoutMs)
-      .prepareSandbox({ sessionId })
-      .finally(() => {
-        context.preparing = undefined;
-      });
-    await context.preparing;
+    await prepared(context);
     result = await run();
   }
   return result;
+}
+
+/** Prepares the sandbox; neighbours that run together wait for one preparation. */
+export async function prepared(context: SessionContext): Promise<void> {
+  const { sessionId, limits } = context.args;
+  const { prepareSandbox } = preparation(limits.turnTimeoutMs);
+  context.preparing ??= prepareSandbox({ sessionId }).finally(() => {
+    context.preparing = undefined;
+  });
+  await context.preparing;
 }
 
 /** Waits, with no activity running, until one of the questions is answered or expires, then acts on it. */
@@ -128,7 +132,8 @@ async function waitForAnswer(
   context.show([]);
 }
 
-async function settle(context: SessionContext, key: string, entry: Waiting): Promise<SettleApprovalResult> {
+/** Acts on an answer, or on there being none in time. */
+export async function settle(context: SessionContext, key: string, entry: Waiting): Promise<SettleApprovalResult> {
   const { state } = context;
   if (entry.kind === 'custom') {
     if (!state.answered.delete(key)) await records.expireCustomTool({ effectId: entry.effectId });

@@ -29,6 +29,21 @@ export const modelCall = (turnTimeoutMs: number, summary: string): Pick<SessionA
   });
 
 /**
+ * A harness at its turn. An attempt after a worker's death finds the harness as it runs, or begins it anew from its own
+ * record; faults are counted by the activity, which ends the turn. The turn's clock ends it before the server would. Waits for
+ * cancellation so that no harness runs on when the end of the turn is told.
+ */
+export const harnessRun = (turnTimeoutMs: number, summary: string): Pick<SessionActivities, 'harnessTurn'> =>
+  proxyActivities<Pick<SessionActivities, 'harnessTurn'>>({
+    summary,
+    startToCloseTimeout: turnTimeoutMs + BEHIND_THE_TURN_MS,
+    scheduleToCloseTimeout: LIMITS.sessionWallClockMs,
+    heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    retry: { initialInterval: 500, backoffCoefficient: 2, maximumInterval: 30_000, maximumAttempts: 1_000 },
+  });
+
+/**
  * One effect. Attempts may repeat because the ledger and the durable exec make a second attempt re-attach instead of
  * starting again. A command ends by its own deadline, which the sandbox keeps whether a worker is there or not; a sandbox
  * that is away is counted by the activity.
@@ -67,7 +82,10 @@ export const preparation = (turnTimeoutMs: number): Pick<SessionActivities, 'pre
  * about 55 hours of an outage that workers see. Behind them stands the age a session may reach.
  */
 export const records = proxyActivities<
-  Pick<SessionActivities, 'settleApproval' | 'expireCustomTool' | 'pauseTurn' | 'endTurn' | 'closeInputs'>
+  Pick<
+    SessionActivities,
+    'settleApproval' | 'expireCustomTool' | 'pauseTurn' | 'endTurn' | 'closeInputs' | 'planCall' | 'wishAttempt'
+  >
 >({
   startToCloseTimeout: 10_000,
   scheduleToCloseTimeout: LIMITS.sessionWallClockMs,

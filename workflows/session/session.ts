@@ -10,19 +10,20 @@ import {
 import { LIMITS } from '../../contracts/limits.ts';
 import type { StopReasonType } from '../../contracts/states.ts';
 import type { SessionArgs } from '../messages.ts';
-import { approve, interrupt, peek, stop, submit, terminate, turnEnded } from '../messages.ts';
+import { approve, interrupt, peek, stop, submit, terminate, toolCall, turnEnded } from '../messages.ts';
 import type { SessionContext } from './context.ts';
 import { sessionContext } from './context.ts';
 import { closing, housekeeping, records } from './proxies.ts';
 import { SessionState } from './state.ts';
-import { historyIsLong, runTurn } from './turn.ts';
+import { historyIsLong } from './history.ts';
+import { runTurn } from './turn.ts';
 
 /** One durable conversation: takes inputs, runs turns, waits for people, ends once. */
 export async function session(args: SessionArgs): Promise<void> {
   const state = new SessionState(args, Date.now());
   const context = sessionContext(args, state);
   let turnScope: CancellationScope | undefined;
-  listen(state, () => turnScope?.cancel());
+  listen(state, args.harness !== undefined, () => turnScope?.cancel());
 
   // A turn that is open when the session must end is still brought to its own end first.
   while (!state.isClosing() || state.open !== undefined) {
@@ -49,7 +50,7 @@ export async function session(args: SessionArgs): Promise<void> {
   });
 }
 
-function listen(state: SessionState, cancelTurn: () => void): void {
+function listen(state: SessionState, isHarness: boolean, cancelTurn: () => void): void {
   setHandler(
     submit,
     (input) => {
@@ -63,6 +64,11 @@ function listen(state: SessionState, cancelTurn: () => void): void {
       },
     },
   );
+  setHandler(toolCall, ({ callId }) => state.calls.take(callId), {
+    validator: () => {
+      if (state.open === undefined || !isHarness) throw new Error('no_turn');
+    },
+  });
   setHandler(approve, (signal) => state.decide(signal));
   setHandler(interrupt, ({ eventId }) => {
     state.interrupt(eventId);

@@ -1,5 +1,6 @@
 import type { ApprovalSignal, InputMessage, OpenTurn, SessionArgs, SessionCarry, SessionPeek } from '../messages.ts';
 import { LIMITS } from '../../contracts/limits.ts';
+import { CallQueue } from './call-queue.ts';
 import { bounded, idOf, openTurnOf } from './carry.ts';
 
 const REASON_CHARS = 500;
@@ -15,7 +16,8 @@ export class SessionState {
   readonly decisions: Map<string, ApprovalSignal>;
   readonly answered: Set<string>;
   readonly controls: string[];
-  /** What the open turn waits for: approval ids and effect ids of custom tools. */
+  readonly calls: CallQueue;
+  /** Approval ids, and effect ids of custom tools, that the open turn waits for. */
   readonly waitingFor = new Set<string>();
   firstTurnReported: boolean;
   stopRequested: boolean;
@@ -43,15 +45,15 @@ export class SessionState {
     this.terminateReason = carry?.terminateReason;
     this.answered = new Set(carry?.answered ?? []);
     this.controls = [...(carry?.controls ?? [])];
+    this.calls = new CallQueue(carry?.calls);
     for (const input of args.inputs) this.accept(input);
   }
 
   /** Why an input cannot be taken, or undefined. */
   refusal(input: InputMessage): 'closing' | 'queue_full' | undefined {
     if (this.terminateReason !== undefined) return 'closing';
-    const isFull = this.queue.length >= LIMITS.queuedInputs;
-    if (input.kind === 'message' && isFull && !this.seen.has(input.eventId)) return 'queue_full';
-    return undefined;
+    if (this.queue.length < LIMITS.queuedInputs || this.seen.has(input.eventId)) return undefined;
+    return input.kind === 'message' ? 'queue_full' : undefined;
   }
 
   /** Takes an input once; a redelivery changes nothing. */
@@ -164,6 +166,7 @@ export class SessionState {
     this.waitingFor.clear();
     this.decisions.clear();
     this.answered.clear();
+    this.calls.clear();
   }
 
   /** At most as many as one activity takes. */
@@ -182,6 +185,7 @@ export class SessionState {
       decisions: [...this.decisions.values()],
       answered: [...this.answered],
       controls: this.controls,
+      ...(this.calls.size === 0 ? {} : { calls: this.calls.ids() }),
       interruptRequested: this.interruptRequested,
       ...(this.terminateReason === undefined ? {} : { terminateReason: this.terminateReason }),
       firstTurnReported: this.firstTurnReported,

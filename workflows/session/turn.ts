@@ -5,24 +5,15 @@ import {
   condition,
   isCancellation,
   sleep,
-  workflowInfo,
 } from '@temporalio/workflow';
-import { LIMITS } from '../../contracts/limits.ts';
 import type { StopReasonType } from '../../contracts/states.ts';
 import type { EndTurnArgs } from '../activity-types.ts';
 import type { SessionContext } from './context.ts';
 import { runStepEffects } from './effects.ts';
+import { harnessLoop } from './harness-turn.ts';
+import type { LoopEnd } from './history.ts';
+import { historyIsLong } from './history.ts';
 import { modelCall, records } from './proxies.ts';
-
-/** True when the run's history should be cut at the next boundary: it is long, or newer workers are there. */
-export function historyIsLong(): boolean {
-  const info = workflowInfo();
-  return (
-    info.continueAsNewSuggested ||
-    info.historyLength >= LIMITS.historyEvents ||
-    info.targetWorkerDeploymentVersionChanged
-  );
-}
 
 type TurnEnd = { kind: 'ended'; stopReason: StopReasonType } | { kind: 'continue_as_new' };
 
@@ -36,7 +27,8 @@ export async function runTurn(context: SessionContext, scope: CancellationScope)
   const clock = new CancellationScope();
   void clock.run(() => watchClock(context, scope)).catch(ignoreCancellation);
   try {
-    const result = await scope.run(() => stepLoop(context));
+    const loop = context.args.harness === undefined ? stepLoop : harnessLoop;
+    const result = await scope.run(() => loop(context));
     if (result === 'continue_as_new') return { kind: 'continue_as_new' };
     if ('recorded' in result) {
       state.endTurn(Date.now());
@@ -83,8 +75,6 @@ function whyCancelled({ state }: SessionContext): { stopReason: StopReasonType; 
   if (state.turnTimedOut) return { stopReason: 'turn_timeout', reason: 'the turn ran out of time' };
   return { stopReason: 'interrupted', reason: 'interrupted by a client' };
 }
-
-type LoopEnd = 'continue_as_new' | { recorded: StopReasonType } | { stopReason: StopReasonType; reason: string };
 
 async function stepLoop(context: SessionContext): Promise<LoopEnd> {
   const { state, args } = context;
