@@ -14,13 +14,16 @@ export function attemptStartedMs(context: Context): number {
 
 /**
  * Runs the whole of an activity under a heartbeat: one on entry, then by timer, so that slow set-up never looks like a
- * dead worker. `signal` fires when the workflow cancels or the worker shuts down.
+ * dead worker. `details` are shown in the Temporal UI. `signal` fires when the workflow cancels or the worker shuts down.
  */
-export async function withHeartbeat<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function withHeartbeat<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+  details: () => unknown = () => undefined,
+): Promise<T> {
   const context = Context.current();
   startedMs.set(context, Date.now());
-  context.heartbeat();
-  const timer = setInterval(() => context.heartbeat(), BEAT_MS);
+  context.heartbeat(details());
+  const timer = setInterval(() => context.heartbeat(details()), BEAT_MS);
   try {
     return await work(context.cancellationSignal);
   } catch (error) {

@@ -3,6 +3,8 @@ import { expireCustomTool, settleApproval } from './approvals/settle.ts';
 import { deploymentActivities } from './deployments/runs.ts';
 import type { ActivityDeps } from './deps.ts';
 import { runEffect } from './effects/run.ts';
+import { planCall } from './harness/calls.ts';
+import { harnessTurn, wishAttempt } from './harness/turn.ts';
 import { maintenanceActivities } from './maintenance/maintenance.ts';
 import { SessionKeys } from './model/session-keys.ts';
 import { modelStep } from './model/step.ts';
@@ -20,6 +22,9 @@ export function createActivities(deps: ActivityDeps): SessionActivities & Deploy
     settleApproval: (args) => settleApproval(deps, args),
     expireCustomTool: (args) => expireCustomTool(deps, args),
     pauseTurn: (args) => pauseTurn(deps, args),
+    harnessTurn: (args) => harnessTurn(deps, args),
+    planCall: (args) => planCall(deps, args),
+    wishAttempt: (args) => wishAttempt(deps, args),
     endTurn: (args) => endTurn(deps, keys, args),
     closeInputs: (args) => closeInputs(deps, args),
     prepareSandbox: (args) => prepareOrGiveUp(deps, args),

@@ -14,10 +14,14 @@ import { readTemporalTarget } from '../temporal/config.ts';
 import type { EgressClientConfig } from '../egress/client.ts';
 import { egressClientConfig } from '../egress/client.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
+import { LIMITS } from '../contracts/limits.ts';
 
 const schema = z.object({
   DATABASE_URL: z.string().min(1),
   LONGHAUL_GATEWAY_URL: z.url(),
+  /** Where harnesses reach the api; unset: the gateway's, which is the same server under `longhaul dev`. */
+  LONGHAUL_API_URL: z.url().optional(),
+  LONGHAUL_HARNESS_HOLD_MS: z.coerce.number().int().min(0).max(600_000).default(LIMITS.harnessHoldMs),
   LONGHAUL_HOME: z.string().min(1).default('.longhaul'),
   LONGHAUL_TASK_QUEUE: z.string().min(1).default('longhaul'),
   LONGHAUL_LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
@@ -34,6 +38,8 @@ export interface WorkerConfig {
   databaseUrl: string;
   temporal: TemporalTarget;
   gatewayUrl: string;
+  apiUrl: string;
+  harnessHoldMs: number;
   home: string;
   sandboxRoot: string;
   /** Root file systems that environments may name as `image`. */
@@ -66,6 +72,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): WorkerConfig {
     databaseUrl: parsed.data.DATABASE_URL,
     temporal: readTemporalTarget(env),
     gatewayUrl: parsed.data.LONGHAUL_GATEWAY_URL.replace(/\/+$/, ''),
+    apiUrl: (parsed.data.LONGHAUL_API_URL ?? parsed.data.LONGHAUL_GATEWAY_URL).replace(/\/+$/, ''),
+    harnessHoldMs: parsed.data.LONGHAUL_HARNESS_HOLD_MS,
     home,
     sandboxRoot: path.join(home, 'sandboxes'),
     rootfsDir: parsed.data.LONGHAUL_SANDBOX_ROOTFS_DIR,

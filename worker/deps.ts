@@ -1,4 +1,6 @@
+import path from 'node:path';
 import type { ActivityDeps } from '../activities/deps.ts';
+import { createHarnessDrivers, requireDriver } from '../activities/harness/registry.ts';
 import { createSandboxProviders } from '../activities/sandbox/index.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { EgressClient } from '../egress/client.ts';
@@ -12,6 +14,7 @@ export function createDeps(
   const { logger } = given;
   const { sandboxRoot: rootDir, rootfsDir, daytona, docker, e2b, kubernetes } = config;
   const providers = createSandboxProviders({ rootDir, rootfsDir, logger, daytona, docker, e2b, kubernetes });
+  const drivers = createHarnessDrivers({ home: config.home, logger });
   return {
     ...given,
     taskQueue: config.taskQueue,
@@ -19,6 +22,12 @@ export function createDeps(
     sandboxOwner: config.sandboxOwner,
     egress: config.egress === null ? null : new EgressClient(config.egress),
     trustBundleFile: config.trustBundleFile,
+    harness: {
+      driver: (name) => requireDriver(drivers, name),
+      sessionsDir: path.join(config.home, 'harness', 'sessions'),
+      apiUrl: config.apiUrl,
+      holdMs: config.harnessHoldMs,
+    },
     sandboxProvider(name) {
       const provider = providers[name];
       if (provider === undefined) throw new LonghaulError('sandbox_invalid', `no sandbox provider named ${name}`);

@@ -1,14 +1,14 @@
 import { withTransaction } from '../../db/pool.ts';
 import type { Queryable } from '../../db/pool.ts';
 import type { EffectDraft } from '../../db/queries/effects.ts';
-import { getEffect, insertEffects, nextCallNumber } from '../../db/queries/effects.ts';
+import { getEffect, hasEffect, insertEffects, nextCallNumber } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import type { HarnessCallRow } from '../../db/queries/harness-calls.ts';
 import { getHarnessCall, setCallEffect } from '../../db/queries/harness-calls.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { loadSessionForTurn, lockSession, setRunning } from '../../db/queries/session-status.ts';
 import { lockTurn } from '../../db/queries/turns.ts';
-import type { PlannedCall } from '../../workflows/activity-types.ts';
+import type { PlannedCall } from '../../workflows/harness-types.ts';
 import { sandboxFacts } from '../approvals/ask.ts';
 import { asFailure } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
@@ -23,10 +23,7 @@ import { judgeOwnTool } from './own-tools.ts';
  * Judges a tool call of a harness and writes effect, question, audit and event in one transaction, as a step's are. What it
  * returns is read from the record, so a repeat tells what the call is by now.
  */
-export async function planCall(
-  deps: ActivityDeps,
-  args: { sessionId: string; callId: string },
-): Promise<PlannedCall> {
+export async function planCall(deps: ActivityDeps, args: { sessionId: string; callId: string }): Promise<PlannedCall> {
   return asFailure(async () => {
     const session = await loadSessionForTurn(deps.pool, args.sessionId);
     const judged = judgementOf(session, await getHarnessCall(deps.pool, args.callId));
@@ -65,14 +62,17 @@ function judgementOf(session: SessionForTurn, call: HarnessCallRow): Judgement {
 async function draft(tx: Queryable, call: HarnessCallRow, judged: Judgement): Promise<EffectDraft> {
   const at = { sessionId: call.sessionId, turn: call.turn, step: await nextCallNumber(tx, call.sessionId, call.turn) };
   const use = { id: call.harnessCallId ?? call.id, name: call.tool, input: call.input };
-  return draftJudged(at, use, judged, { position: 0, id: callEventId(call) });
+  const id = await callEventId(tx, call);
+  return draftJudged(at, use, judged, { position: 0, id });
 }
 
 /** Id of the event that tells of a call: the same whether the harness tells of it first or asks. */
-function callEventId(call: HarnessCallRow): string {
-  return call.harnessCallId === null || call.executor === 'platform'
-    ? derivedId('event', `call/${call.id}`)
-    : ownCallEventId(call, call.harnessCallId);
+async function callEventId(tx: Queryable, call: HarnessCallRow): Promise<string> {
+  const byItself = derivedId('event', `call/${call.id}`);
+  if (call.harnessCallId === null || call.executor === 'platform') return byItself;
+  const id = ownCallEventId(call, call.harnessCallId);
+  // The harness counts anew after its start: this id was another call's before.
+  return (await hasEffect(tx, id)) ? byItself : id;
 }
 
 /** The same for a tool of the harness's own that it runs without asking. */

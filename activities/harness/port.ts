@@ -46,6 +46,12 @@ export interface McpEndpoint {
   headers: Record<string, string>;
 }
 
+/** Where a harness that asks by HTTP hooks does so; the product answers as `TurnHost.permission` would. */
+export interface HookEndpoint {
+  url: string;
+  headers: Record<string, string>;
+}
+
 /** SKILL.md and what belongs to it; seen by this session only. */
 export interface SkillFolder {
   name: string;
@@ -74,6 +80,7 @@ export interface HarnessSpec {
   model: ModelEndpoint;
   /** The first one is ours, named `longhaul`. */
   mcpServers: McpEndpoint[];
+  hook?: HookEndpoint;
   /** `platform`: only our MCP tools act. `own`: the harness acts by itself and asks before it does. */
   hands: 'platform' | 'own';
   skills: SkillFolder[];

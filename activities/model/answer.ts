@@ -62,7 +62,11 @@ export function draftJudged(
 }
 
 /** A call that cannot run is answered at once, so that nobody is asked to approve nonsense. */
-export function refuseBadInput(call: Pick<ToolUse, 'name' | 'input'>, position: number, judgement: Judgement): Judgement {
+export function refuseBadInput(
+  call: Pick<ToolUse, 'name' | 'input'>,
+  position: number,
+  judgement: Judgement,
+): Judgement {
   if (judgement.verdict === 'deny') return judgement;
   const problem =
     position >= LIMITS.toolCallsPerStep

@@ -38,7 +38,16 @@ export function judge(agent: AgentDefinition, tool: string): Judgement {
   return { kind: 'builtin', policy, idempotent: readOnly, ...verdictOf(policy, readOnly) };
 }
 
-  kind: 'builtin' | 'custom' | 'invalid' | 'harness' | 'platform';
+/** Tools of the product change nothing but its own record, and asking a person is what the last one is for. */
+function judgePlatform(tool: PlatformToolName): Judgement {
+  const shared = { kind: 'platform' as const, idempotent: true };
+  return tool === 'request_approval'
+    ? { ...shared, policy: 'always_ask', verdict: 'ask', reason: 'the agent asks a person' }
+    : { ...shared, policy: 'always_allow', verdict: 'allow', reason: 'a tool of the platform' };
+}
+
+/** What a policy means for a tool that only reads, or may do more. */
+export function verdictOf(policy: PermissionPolicy, readOnly: boolean): Pick<Judgement, 'verdict' | 'reason'> {
   switch (policy) {
     case 'always_allow':
       return { verdict: 'allow', reason: 'policy always_allow' };

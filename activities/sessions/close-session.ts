@@ -6,6 +6,7 @@ import type { CloseSessionArgs } from '../../workflows/activity-types.ts';
 import { collectOrTell } from '../artifacts/collect.ts';
 import { withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { closeHarness } from '../harness/close.ts';
 import { actWhenIdle } from '../sandbox/idle.ts';
 import { forgetLease } from '../sandbox/lease.ts';
 import { deleteSnapshots, releaseSandbox } from '../sandbox/release.ts';
@@ -20,9 +21,11 @@ export async function closeSession(deps: ActivityDeps, keys: SessionKeys, args: 
     await withTransaction(deps.pool, (tx) => writeSessionEnd(tx, args.sessionId, args.reason));
     keys.forget(args.sessionId);
     forgetLease(deps, args.sessionId);
+    const session = await loadSessionForTurn(deps.pool, args.sessionId);
+    await closeHarness(deps, session, true);
     const sandbox = await currentSandbox(deps.pool, args.sessionId);
     if (sandbox !== undefined) {
-      const { teamId } = await loadSessionForTurn(deps.pool, args.sessionId);
+      const { teamId } = session;
       await collectOrTell(deps, { id: args.sessionId, teamId, isOver: true }, signal);
       await releaseSandbox(deps, sandbox, signal);
     }

@@ -8,6 +8,7 @@ import { loadSessionForTurn } from '../../db/queries/session-status.ts';
 import type { EndTurnArgs } from '../../workflows/activity-types.ts';
 import { asFailure } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { closeHarness } from '../harness/close.ts';
 import { execIdsOf } from '../effects/write-once.ts';
 import { cancelModelCall } from '../model/gateway-client.ts';
 import type { SessionKeys } from '../model/session-keys.ts';
@@ -22,6 +23,7 @@ export async function endTurn(deps: ActivityDeps, keys: SessionKeys, args: EndTu
     const stopping = Promise.allSettled([
       stopModelCalls(deps, keys, args.sessionId),
       stopCommands(deps, args.sessionId, args.turn),
+      stopHarness(deps, args.sessionId),
     ]);
     // What hangs must not keep the turn from its end: it has deadlines of its own.
     await Promise.race([stopping, delay(STOP_BUDGET_MS, undefined, { ref: false })]);
@@ -42,6 +44,11 @@ async function stopModelCalls(deps: ActivityDeps, keys: SessionKeys, sessionId: 
       deps.logger.warn({ sessionId, idempotencyKey, err: error }, 'model call could not be stopped');
     }
   }
+}
+
+/** A worker that died over a turn could not cancel it in the harness, which may run on by itself. */
+async function stopHarness(deps: ActivityDeps, sessionId: string): Promise<void> {
+  await closeHarness(deps, await loadSessionForTurn(deps.pool, sessionId), false);
 }
 
 async function stopCommands(deps: ActivityDeps, sessionId: string, turn: number): Promise<void> {

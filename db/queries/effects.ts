@@ -74,6 +74,10 @@ export async function getEffect(db: Queryable, effectId: string): Promise<Effect
   return toCamel<EffectRow>(requireRow<object>(result.rows[0] as object | undefined, `effect ${effectId}`));
 }
 
+export async function hasEffect(db: Queryable, effectId: string): Promise<boolean> {
+  return (await db.query('SELECT 1 FROM effects WHERE id = $1', [effectId])).rowCount !== 0;
+}
+
 /** Effects of one step, in order. */
 export async function listEffects(
   db: Queryable,
@@ -199,6 +203,15 @@ export async function listOpenEffects(tx: Queryable, sessionId: string, turn?: n
     [sessionId, turn ?? null],
   );
   return result.rows.map((row) => toCamel<EffectRow>(row as object));
+}
+
+/** True when a call of the turn waits for people. */
+export async function hasWaitingEffects(tx: Queryable, sessionId: string, turn: number): Promise<boolean> {
+  const result = await tx.query(
+    `SELECT 1 FROM effects WHERE session_id = $1 AND turn = $2 AND state IN ('waiting', 'unknown') LIMIT 1`,
+    [sessionId, turn],
+  );
+  return result.rowCount !== 0;
 }
 
 /** Those of `effectIds` that a client still has to answer, in their order. */

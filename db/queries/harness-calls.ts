@@ -63,6 +63,11 @@ export async function putHarnessCall(tx: Queryable, draft: HarnessCallDraft): Pr
     return toCamel<HarnessCallRow>(taken.rows[0] as object);
   }
   await requireRoom(tx, draft.sessionId, turn);
+  // Some harnesses count anew after a start: an id that names another call by now is that call's.
+  await tx.query(
+    'UPDATE harness_calls SET harness_call_id = NULL WHERE session_id = $1 AND turn = $2 AND harness_call_id = $3',
+    [draft.sessionId, turn, draft.harnessCallId ?? null],
+  );
   const made = await tx.query(
     `INSERT INTO harness_calls (id, session_id, turn, epoch, harness_call_id, tool, input, digest, executor)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING ${COLUMNS}`,
@@ -167,4 +172,24 @@ export async function readCallStatus(db: Queryable, callId: string): Promise<Har
 /** The harness has the result in its history: it will not ask for it again. */
 export async function markDelivered(tx: Queryable, callId: string): Promise<void> {
   await tx.query('UPDATE harness_calls SET delivered_at = now() WHERE id = $1 AND delivered_at IS NULL', [callId]);
+}
+
+/**
+ * The harness has the result of one of our tools in its history: of the call with its id, else of the oldest with this tool
+ * and these arguments that has ended and is not delivered.
+ */
+export async function markSeen(
+  db: Queryable,
+  seen: { sessionId: string; turn: number; harnessCallId: string; tool: string; input: Record<string, unknown> },
+): Promise<void> {
+  await db.query(
+    `UPDATE harness_calls SET delivered_at = now() WHERE id = (
+       SELECT c.id FROM harness_calls c JOIN effects e ON e.id = c.effect_id
+       WHERE c.session_id = $1 AND c.turn = $2 AND c.executor = 'platform' AND c.delivered_at IS NULL
+         AND (c.harness_call_id = $3 OR c.digest = $4) AND e.state IN ('succeeded', 'failed', 'denied')
+         AND NOT EXISTS (SELECT 1 FROM harness_calls d WHERE d.session_id = $1 AND d.turn = $2
+           AND d.harness_call_id = $3 AND d.delivered_at IS NOT NULL)
+       ORDER BY (c.harness_call_id IS NOT DISTINCT FROM $3) DESC, c.created_at, c.id LIMIT 1)`,
+    [seen.sessionId, seen.turn, seen.harnessCallId, callDigest(seen.tool, seen.input)],
+  );
 }

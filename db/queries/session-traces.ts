@@ -109,6 +109,7 @@ export async function readTracePage(
     `SELECT turn, step FROM (
        SELECT turn, ${TURN_ITSELF} AS step FROM turns WHERE session_id = $1
        UNION SELECT turn, step FROM steps WHERE session_id = $1
+       UNION SELECT turn, step FROM effects WHERE session_id = $1
        UNION SELECT turn, step FROM ledger WHERE session_id = $1 AND turn IS NOT NULL AND step IS NOT NULL) AS place
      WHERE (turn, step) > ($2, $3) ORDER BY turn, step LIMIT $4`,
     [sessionId, after.turn, after.step, page.limit + 1],

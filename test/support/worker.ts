@@ -44,6 +44,8 @@ export async function workerBed(api: TestApi): Promise<WorkerBed> {
       databaseUrl: api.databaseUrl,
       temporal: api.services.config.temporal,
       gatewayUrl: gateway.url,
+      apiUrl: gateway.url,
+      harnessHoldMs: 60_000,
       home,
       sandboxRoot: path.join(home, 'sandboxes'),
       sandboxOwner: home,

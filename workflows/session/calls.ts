@@ -1,5 +1,6 @@
 import { condition } from '@temporalio/workflow';
-import type { PlannedCall, PlannedEffect } from '../activity-types.ts';
+import type { PlannedEffect } from '../activity-types.ts';
+import type { PlannedCall } from '../harness-types.ts';
 import type { HarnessProgress } from '../messages.ts';
 import type { SessionContext } from './context.ts';
 import type { Waiting } from './effects.ts';

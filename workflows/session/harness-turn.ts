@@ -1,6 +1,6 @@
 import { CancellationScope, condition, sleep } from '@temporalio/workflow';
 import { assertNever } from '../../contracts/states.ts';
-import type { HarnessTurnResult } from '../activity-types.ts';
+import type { HarnessTurnResult } from '../harness-types.ts';
 import type { HarnessProgress } from '../messages.ts';
 import { CallPump } from './calls.ts';
 import type { SessionContext } from './context.ts';

@@ -65,7 +65,7 @@ function listen(state: SessionState, isHarness: boolean, cancelTurn: () => void)
     },
   );
   setHandler(toolCall, ({ callId }) => state.calls.take(callId), {
-    validator: () => {
+    validator: (_call) => {
       if (state.open === undefined || !isHarness) throw new Error('no_turn');
     },
   });
