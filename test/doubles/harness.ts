@@ -287,10 +287,12 @@ interface PromiseWithResolvers {
   resolve: () => void;
 }
 
+const nothing = (): void => undefined;
+
 function withResolvers(): PromiseWithResolvers {
-  let resolve: () => void = () => undefined;
+  const made = { resolve: nothing };
   const promise = new Promise<void>((done) => {
-    resolve = done;
+    made.resolve = done;
   });
-  return { promise, resolve };
+  return Object.assign(made, { promise });
 }

@@ -2,7 +2,6 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { makeAgent, testApi, type TestApi } from '../api/support.ts';
 import { FakeHarness, fakeMessage, type FakeStep } from '../doubles/harness.ts';
 import { ASKING, BED_PATIENCE_MS, BedDriver, TURNS_OVER, toolset } from '../support/bed-driver.ts';
-import { eventually } from '../support/stack.ts';
 import { workerBed, type WorkerBed } from '../support/worker.ts';
 
 let api: TestApi;
