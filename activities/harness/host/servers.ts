@@ -63,8 +63,13 @@ const TOUCH_EVERY_MS = 20_000;
 /** A worker in its event loop's grip should not lose its server. */
 const TOUCHES_AN_IDLE_TIME = 4;
 
+/** The file that holds a server's secret, for servers that read it from there. Only its owner can read it. */
+export function secretFile(root: string, name: string): string {
+  return path.join(runFolder(root), `${name}.secret`);
+}
+
 const filesOf = (host: HarnessHost, name: string): Record<'secret' | 'used' | 'log' | 'lock' | 'folder', string> => ({
-  secret: path.join(runFolder(host.root), `${name}.secret`),
+  secret: secretFile(host.root, name),
   used: path.join(runFolder(host.root), `${name}.used`),
   log: path.join(runFolder(host.root), `${name}.log`),
   lock: path.join(runFolder(host.root), `${name}.lock`),
