@@ -122,8 +122,6 @@ export class HarnessWorld {
       model: { baseUrl: tap.url, key },
     };
     const prepared = under.prepare === undefined ? spec : await under.prepare(spec);
-    // Harnesses list the tools when the session opens, before a turn of it runs.
-    tools.put(token, { cwd: prepared.cwd, gate: noTurn, park: () => undefined });
     const talk = new Talk(this, under, prepared, { key, token });
     this.#talks.push(talk);
     return talk;
@@ -147,10 +145,6 @@ export class HarnessWorld {
     await bed.close();
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-function noTurn(): Promise<never> {
-  return Promise.reject(new Error('no turn runs'));
 }
 
 /** A turn that runs. */
