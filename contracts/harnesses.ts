@@ -21,5 +21,14 @@ export const AVAILABLE_HARNESSES: Readonly<Partial<Record<AgentHarness, Availabl
   native: { placements: ['inline'], agents: [] },
 };
 
+/** What of the product a harness inside a sandbox reaches, through the egress broker and by a name of its own. */
+export const OWN_SERVICES = ['gateway', 'mcp'] as const;
+export type OwnService = (typeof OWN_SERVICES)[number];
+
+/** No resolver knows these names: the broker does. Plain http; what stands for the key there is replaced. */
+export function ownServiceHost(service: OwnService): string {
+  return `${service}.longhaul.internal`;
+}
+
 /** Who runs a tool call of a harness: we (`platform`), or the harness itself once it may (`harness`). */
 export type CallExecutor = 'platform' | 'harness';

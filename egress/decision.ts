@@ -8,6 +8,8 @@ export interface EgressTarget {
   host: string;
   port: number;
   isTls: boolean;
+  /** Where a service of the product itself listens: set by the policy alone, dialled in place of the name. */
+  via?: { host: string; port: number; isTls: boolean };
 }
 
 /** Whose sandbox asks. It comes from the listener that took the connection, never from what was sent. */

@@ -86,7 +86,7 @@ export class Stack {
     const egressPort = await this.#choosePort('egress');
     const egressUrl = `http://127.0.0.1:${egressPort}`;
     const portsPort = await this.#choosePort('ports');
-    const found = this.#egressOf(egressPort, portsPort);
+    const found = this.#egressOf(egressPort, portsPort, apiUrl);
     const wanted = { ...this.#environment(databaseUrl, temporal, apiUrl, apiPort), ...found };
     const { shared: env, api, egress } = splitKeys(wanted, this.#paths);
     await all(
@@ -236,11 +236,13 @@ export class Stack {
   }
 
   /** How everybody finds the broker. The token stays in its file: what is in an environment, children inherit. */
-  #egressOf(port: number, portsPort: number): NodeJS.ProcessEnv {
+  #egressOf(port: number, portsPort: number, apiUrl: string): NodeJS.ProcessEnv {
     return {
       LONGHAUL_EGRESS_PORT: String(port),
       LONGHAUL_EGRESS_URL: `http://127.0.0.1:${port}`,
       LONGHAUL_EGRESS_TOKEN_FILE: this.#paths.egressToken,
+      // The api of a local stack is its gateway too.
+      LONGHAUL_EGRESS_SERVICES: `gateway=${apiUrl} mcp=${apiUrl}`,
       LONGHAUL_PORTS_URL: this.#config.portsUrl ?? `http://localhost:${portsPort}`,
       LONGHAUL_PORTS_LISTEN: `127.0.0.1:${portsPort}`,
     };

@@ -2,9 +2,11 @@ import { canonicalHost, canonicalHostPattern } from '../../contracts/hosts.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { CompileOptions, InternalTarget } from './compile.ts';
+import { readServices, type ServiceAddresses } from '../services/config.ts';
 import { PACKAGE_HOSTS } from './package-hosts.ts';
 
 export interface PolicyConfig extends CompileOptions {
+  services: ServiceAddresses;
   /** How long a request waits for a person. */
   holdMs: number;
 }
@@ -20,6 +22,7 @@ export function readPolicyConfig(env: Record<string, string | undefined>): Polic
   return {
     packageHosts: hosts.length === 0 ? PACKAGE_HOSTS : hosts.map(packageHost),
     internalTargets: list(env, 'LONGHAUL_EGRESS_INTERNAL').map(internalTarget),
+    services: readServices(env),
     holdMs,
   };
 }

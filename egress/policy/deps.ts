@@ -5,6 +5,7 @@ import type { PolicyMetrics } from '../audit/metrics.ts';
 import type { SecurityRecorder } from '../audit/security.ts';
 import type { AuditWriter } from '../audit/writer.ts';
 import type { Asks } from './asks.ts';
+import type { OwnServices } from '../services/services.ts';
 import type { PlaceholderWatch } from './placeholders.ts';
 
 /** What all engines of a broker share. */
@@ -17,4 +18,5 @@ export interface Deps {
   metrics: PolicyMetrics;
   asks: Asks;
   watch: PlaceholderWatch;
+  services: OwnServices;
 }

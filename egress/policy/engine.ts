@@ -17,9 +17,13 @@ import type { Answer } from './asks.ts';
 import type { Decision } from './compile.ts';
 import { bodyChange, responseChange } from './content.ts';
 import type { Place, Recorder } from './recorder.ts';
+import type { OwnService } from '../../contracts/harnesses.ts';
 import type { SessionState } from './session-state.ts';
 import type { Deps } from './deps.ts';
 import { valuesFor } from './values-for.ts';
+
+/** Nobody is asked about a service of our own. */
+const NEVER = new AbortController().signal;
 
 /** A request that may go on, and what let it. */
 interface Admitted {
@@ -103,6 +107,8 @@ export class Engine implements PolicyEngine {
   async #request(place: Place, head: RequestHead, signal: AbortSignal): Promise<Allowed | Denied> {
     const state = await this.#state();
     const { target, method, path } = head;
+    const service = this.#deps.services.named(target);
+    if (service !== undefined) return this.#service(state, place, head, service);
     const to: Destination = { host: target.host, method, path, isConfidential: isConfidential(state, target) };
     const placed = await this.#deps.watch.look(head, to, state.credentials);
     const decision = state.policy.decide({ host: target.host, port: target.port, method, path });
@@ -115,6 +121,27 @@ export class Engine implements PolicyEngine {
     // What carries a secret is on disk before a byte of it leaves: a broker that dies here leaves a trace.
     if (values.names.length > 0) await this.#deps.writer.durable(entry);
     return this.#allow(state, entry, head, to, values);
+  }
+
+  /** A harness inside asks the gateway or calls our tools: under the key of its session, whatever the rules say of hosts. */
+  async #service(state: SessionState, place: Place, head: RequestHead, service: OwnService): Promise<Allowed | Denied> {
+    const rule = `service: ${service}`;
+    const message = this.#deps.services.refusal(service, state.session, head);
+    if (message !== undefined) {
+      return this.#recorder.deny(state, place, { status: 403, code: 'host_not_allowed', rule, message });
+    }
+    const decision: Decision = { action: 'allow', rule, subject: place.target.host, isInternal: true };
+    const admitted = await this.#admit(state, place, decision, NEVER);
+    if ('action' in admitted) return admitted;
+    const addressed = await this.#deps.services.addressed(service, state.session, head);
+    const entry = this.#recorder.start(state, place, admitted, { names: [], kinds: [] });
+    await this.#deps.writer.durable(entry);
+    return {
+      action: 'allow',
+      head: addressed,
+      limits: { requestBodyBytes: LIMITS.egressRequestBytes, responseBodyBytes: LIMITS.egressResponseBytes },
+      record: (outcome) => this.#recorder.end(state, entry, outcome),
+    };
   }
 
   #allow(
@@ -148,6 +175,7 @@ export class Engine implements PolicyEngine {
 
   addressAllowed(address: string, target: EgressTarget): boolean {
     const { policy } = this.#last();
+    if (target.via !== undefined) return true;
     return policy.isInternal(target.host, target.port) || policy.open.includes(address, target.host);
   }
 

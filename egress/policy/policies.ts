@@ -12,6 +12,8 @@ import { PolicyMetrics } from '../audit/metrics.ts';
 import { SecurityRecorder } from '../audit/security.ts';
 import { AuditWriter } from '../audit/writer.ts';
 import type { EgressPolicies, PolicyEngine, SandboxIdentity } from '../decision.ts';
+import type { ServiceAddresses } from '../services/config.ts';
+import { OwnServices } from '../services/services.ts';
 import { Asks } from './asks.ts';
 import type { CompileOptions } from './compile.ts';
 import type { Deps } from './deps.ts';
@@ -26,6 +28,7 @@ export interface PolicyOptions extends CompileOptions {
   logger: Logger;
   registry: Registry;
   secrets: SecretSource;
+  services: ServiceAddresses;
   /** How long a request waits for a person. */
   holdMs: number;
 }
@@ -55,7 +58,8 @@ export class Policies implements EgressPolicies {
     const metrics = new PolicyMetrics(registry, () => writer.waiting);
     const security = new SecurityRecorder(pool, logger, metrics);
     const asks = new Asks(pool, Math.min(options.holdMs, LIMITS.egressHoldMs));
-    this.#deps = { pool, logger, secrets, writer, security, metrics, asks, watch: new PlaceholderWatch(pool) };
+    const [watch, services] = [new PlaceholderWatch(pool), new OwnServices(pool, options.services)];
+    this.#deps = { pool, logger, secrets, writer, security, metrics, asks, watch, services };
     this.#background = [this.#listen(), this.#sweep()];
   }
 
@@ -94,6 +98,7 @@ export class Policies implements EgressPolicies {
   }
 
   async revoke(sessionId: string): Promise<void> {
+    this.#deps.services.forget(sessionId);
     const held = this.#sessions.get(sessionId);
     if (held === undefined) return this.#options.secrets.forget(sessionId);
     (await held).forget();
@@ -176,6 +181,7 @@ export class Policies implements EgressPolicies {
   }
 
   #drop(sessionId: string): void {
+    this.#deps.services.forget(sessionId);
     this.#sessions.delete(sessionId);
     this.#options.secrets.forget(sessionId);
   }

@@ -44,9 +44,10 @@ export class Dialler {
     signal.addEventListener('abort', onAbort, { once: true });
     try {
       signal.throwIfAborted();
+      const where = target.via ?? target;
       const socket = await this.#connect(target, isAllowed, limit);
-      if (protocols === null) return socket;
-      return await this.#secure(socket, target, protocols, limit);
+      if (protocols === null && target.via?.isTls !== true) return socket;
+      return await this.#secure(socket, where, protocols ?? ['http/1.1'], limit);
     } catch (error) {
       if (error instanceof EgressFailure) throw error;
       if (limit.aborted && !signal.aborted) {
@@ -65,17 +66,19 @@ export class Dialler {
     signal: AbortSignal,
   ): Promise<net.Socket> {
     const { parentProxy, resolver } = this.#options;
-    if (parentProxy !== null) {
+    // Our own services are reached from here: no other proxy stands between.
+    if (parentProxy !== null && target.via === undefined) {
       // Names are the other proxy's to resolve; an address can be judged here.
       if (net.isIP(target.host) !== 0 && !isAllowed(target.host)) throw forbidden(target);
       const [address = parentProxy.host] = await resolver.resolve(parentProxy.host);
       const socket = await connectTo(address, parentProxy.port, signal);
       return connectThrough(socket, parentProxy, target, this.#options.authorities, signal);
     }
-    const addresses = await resolved(resolver, target.host);
+    const { host, port } = target.via ?? target;
+    const addresses = await resolved(resolver, host);
     const allowed = addresses.filter(isAllowed);
     if (allowed.length === 0) throw forbidden(target);
-    return connectToAny(allowed, target.port, signal);
+    return connectToAny(allowed, port, signal);
   }
 
   #secure(socket: net.Socket, target: EgressTarget, protocols: string[], signal: AbortSignal): Promise<net.Socket> {

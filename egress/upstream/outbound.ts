@@ -55,8 +55,9 @@ class Http1Outbound implements Outbound {
 
   constructor(pool: UpstreamPool, head: RequestHead, framing: Framing) {
     const { target } = head;
+    const where = target.via ?? target;
     const headers: [string, string][] = [
-      ['host', formatAuthority(target, target.isTls ? 443 : 80)],
+      ['host', formatAuthority(where, where.isTls ? 443 : 80)],
       ...without(head.headers, 'host', 'content-length', 'transfer-encoding'),
     ];
     if (framing.type === 'sized') headers.push(['content-length', String(framing.bytes)]);

@@ -156,7 +156,7 @@ export class UpstreamPool {
 
   /** A request of HTTP/1.1 over a kept or a new connection. */
   request(target: EgressTarget, method: string, path: string, headers: string[]): http.ClientRequest {
-    const parent = target.isTls ? null : this.#dialler.parentProxy;
+    const parent = target.isTls || target.via !== undefined ? null : this.#dialler.parentProxy;
     const identity = parent?.authorization ?? null;
     const whole = parent === null ? path : `http://${formatAuthority(target, 80)}${path === '*' ? '' : path}`;
     const options: http.RequestOptions & AgentOptions = {

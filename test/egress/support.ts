@@ -10,6 +10,7 @@ import { createPool } from '../../db/pool.ts';
 import type { HeaderList, PolicyEngine, RequestHead } from '../../egress/decision.ts';
 import { PACKAGE_HOSTS } from '../../egress/policy/package-hosts.ts';
 import { Policies } from '../../egress/policy/policies.ts';
+import type { ServiceAddresses } from '../../egress/services/config.ts';
 import { createLogger } from '../../telemetry/logger.ts';
 import type { ResolvedSecret, SecretSource } from '../../vault/source.ts';
 import { testDatabase } from '../support/postgres.ts';
@@ -77,7 +78,7 @@ export interface PolicyBed {
 
 /** A session's rows as the api and the worker would have made them, and the policies of a broker over them. */
 export async function policyBed(
-  options: { holdMs?: number; packageHosts?: string[]; databaseUrl?: string } = {},
+  options: { holdMs?: number; packageHosts?: string[]; databaseUrl?: string; services?: ServiceAddresses } = {},
 ): Promise<PolicyBed> {
   const own = options.databaseUrl === undefined ? await testDatabase() : undefined;
   const database = { url: options.databaseUrl ?? own?.url ?? '' };
@@ -94,6 +95,7 @@ export async function policyBed(
       holdMs,
       packageHosts: options.packageHosts ?? PACKAGE_HOSTS,
       internalTargets: [{ host: '127.0.0.1', port: 4000 }],
+      services: options.services ?? new Map(),
     });
     return { registry, policies };
   };

@@ -104,7 +104,9 @@ async function realPolicies({ databaseUrl, secretsFile, holdMs }) {
     close: async () => undefined,
   };
   const pool = createPool({ databaseUrl, applicationName: 'test-broker', max: 5 });
-  const options = { packageHosts: ['packages.test'], internalTargets: [], holdMs };
+  const { readServices } = await built('services/config');
+  const services = readServices(host.env);
+  const options = { packageHosts: ['packages.test'], internalTargets: [], services, holdMs };
   return new Policies({ pool, databaseUrl, logger: silent, registry: new Registry(), secrets, ...options });
 }
 
