@@ -19,6 +19,7 @@ interface AvailableHarness {
 /** What agents may be made with. A harness is added when its driver lands, with what that driver really can. */
 export const AVAILABLE_HARNESSES: Readonly<Partial<Record<AgentHarness, AvailableHarness>>> = {
   native: { placements: ['inline'], agents: [] },
+  codex: { placements: ['inline'], agents: [] },
 };
 
 /** What of the product a harness inside a sandbox reaches, through the egress broker and by a name of its own. */

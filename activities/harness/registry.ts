@@ -1,5 +1,8 @@
+import path from 'node:path';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { CodexDriver } from './codex/driver.ts';
+import { readHarnessConfig } from './config.ts';
 import type { HarnessDriver, HarnessName } from './port.ts';
 
 export interface DriverOptions {
@@ -8,12 +11,17 @@ export interface DriverOptions {
   logger: Logger;
 }
 
+/** A server of a harness that ran and does not answer for so long is started anew. */
+const SICK_MS = 20_000;
+
 /**
  * Every driver of this worker. Whoever adds one adds its name to AVAILABLE_HARNESSES, too: the api takes agents of what stands
  * there.
  */
-export function createHarnessDrivers(_options: DriverOptions): Partial<Record<HarnessName, HarnessDriver>> {
-  return {};
+export function createHarnessDrivers({ home, logger }: DriverOptions): Partial<Record<HarnessName, HarnessDriver>> {
+  const { installDir, idleMs } = readHarnessConfig();
+  const host = { root: path.join(home, 'harness'), idleMs, sickMs: SICK_MS, logger };
+  return { codex: new CodexDriver({ host, installDir }) };
 }
 
 export function requireDriver(drivers: Partial<Record<HarnessName, HarnessDriver>>, name: HarnessName): HarnessDriver {
