@@ -102,7 +102,8 @@ program
   .command('e2b-server')
   .description('let programs written for E2B use sandboxes of this machine')
   .option('-p, --port <port>', 'port (default: LONGHAUL_E2B_PORT or 4690)', port)
-  .action(async (options: { port?: number }) => {
+  .option('--allow-internet', 'programs that say nothing of the network reach every public host')
+  .action(async (options: { port?: number; allowInternet?: boolean }) => {
     const { e2bServer } = await import('./commands/e2b-server.ts');
     process.exitCode = await e2bServer(readConfig(), options);
   });

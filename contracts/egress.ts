@@ -11,7 +11,7 @@ export const egressRequest = z
   .object({
     id: z.string(),
     type: z.literal('egress_request'),
-    session_id: z.string(),
+    session_id: z.string().nullable().meta({ description: 'null: a sandbox of the E2B server' }),
     sandbox_id: z.string(),
     seq: count.meta({ description: 'From 1 in each sandbox, without gaps' }),
     state: state.meta({ description: '`started` for good: the broker died, and it may have gone out' }),
@@ -53,7 +53,7 @@ export const securityEvent = z
   .object({
     id: z.string(),
     type: z.literal('security_event'),
-    session_id: z.string(),
+    session_id: z.string().nullable().meta({ description: 'null: a sandbox of the E2B server' }),
     sandbox_id: z.string().nullable(),
     kind: z.string(),
     message: z.string(),

@@ -8,7 +8,7 @@ import type { Logger } from '../telemetry/logger.ts';
 import type { EgressAccess } from './client.ts';
 import type { EgressConfig } from './config.ts';
 import type { ControlTarget, EgressPoint } from './control.ts';
-import type { EgressPolicies } from './decision.ts';
+import { ownerOf, type EgressPolicies } from './decision.ts';
 import { LimitMetrics, type Capped } from './limit-metrics.ts';
 import { listenInside } from './namespace/porter.ts';
 import { Front } from './proxy/front.ts';
@@ -25,7 +25,8 @@ const SWEEP_MS = 15_000;
 /** A sandbox that should have a way out. */
 export interface KnownSandbox {
   sandboxId: string;
-  sessionId: string;
+  /** null: a sandbox of an E2B program. */
+  sessionId: string | null;
   point: EgressPoint | null;
 }
 
@@ -86,15 +87,15 @@ export class Broker implements ControlTarget {
       logger,
       identify: (username, password) => this.#identify(username, password),
     });
-    options.policies.onRulesChanged?.((sessionId) => {
-      for (const { egress } of this.#ofSession(sessionId)) egress.renew();
+    options.policies.onRulesChanged?.((ownerId) => {
+      for (const { egress } of this.#ofOwner(ownerId)) egress.renew();
     });
     this.#sweeping = setInterval(() => void this.#sweep(), SWEEP_MS);
     this.#sweeping.unref();
   }
 
   /** Lets a sandbox out; repeating it changes nothing. */
-  attach(sandboxId: string, sessionId: string, point: EgressPoint | null): Promise<EgressAccess> {
+  attach(sandboxId: string, sessionId: string | null, point: EgressPoint | null): Promise<EgressAccess> {
     return this.#change(sandboxId, () => this.#attach(sandboxId, sessionId, point));
   }
 
@@ -102,14 +103,14 @@ export class Broker implements ControlTarget {
     return this.#change(sandboxId, () => Promise.resolve(this.#detach(sandboxId)));
   }
 
-  async refresh(sessionId: string): Promise<void> {
-    await this.#options.policies.refresh(sessionId);
-    for (const { egress } of this.#ofSession(sessionId)) egress.renew();
+  async refresh(ownerId: string): Promise<void> {
+    await this.#options.policies.refresh(ownerId);
+    for (const { egress } of this.#ofOwner(ownerId)) egress.renew();
   }
 
   async revoke(sessionId: string): Promise<void> {
     await this.#options.policies.revoke(sessionId);
-    for (const { egress } of this.#ofSession(sessionId)) await this.detach(egress.identity.sandboxId);
+    for (const { egress } of this.#ofOwner(sessionId)) await this.detach(egress.identity.sandboxId);
   }
 
   redact(sessionId: string, texts: string[]): Promise<{ texts: string[]; redactions: number }> {
@@ -186,7 +187,7 @@ export class Broker implements ControlTarget {
     await this.#options.policies.close();
   }
 
-  async #attach(sandboxId: string, sessionId: string, point: EgressPoint | null): Promise<EgressAccess> {
+  async #attach(sandboxId: string, sessionId: string | null, point: EgressPoint | null): Promise<EgressAccess> {
     if (this.#isClosed) throw new LonghaulError('sandbox_unavailable', 'the broker is stopping');
     const known = this.#attached.get(sandboxId);
     if (known !== undefined && known.egress.identity.sessionId !== sessionId) {
@@ -259,9 +260,8 @@ export class Broker implements ControlTarget {
     return sum;
   }
 
-  *#ofSession(sessionId: string): Iterable<Attached> {
-    for (const each of Array.from(this.#attached.values()))
-      if (each.egress.identity.sessionId === sessionId) yield each;
+  *#ofOwner(ownerId: string): Iterable<Attached> {
+    for (const each of Array.from(this.#attached.values())) if (ownerOf(each.egress.identity) === ownerId) yield each;
   }
 
   #change<T>(sandboxId: string, work: () => Promise<T>): Promise<T> {

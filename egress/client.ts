@@ -45,8 +45,13 @@ export class EgressClient {
     this.#config = config;
   }
 
-  /** Lets the sandbox out. `point` null: it is elsewhere and comes to the public listener. */
-  async attach(sandboxId: string, sessionId: string, point: Point | null, signal?: AbortSignal): Promise<EgressAccess> {
+  /** Lets the sandbox out. `point` null: it is elsewhere and comes to the public listener. `sessionId` null: an E2B program made it. */
+  async attach(
+    sandboxId: string,
+    sessionId: string | null,
+    point: Point | null,
+    signal?: AbortSignal,
+  ): Promise<EgressAccess> {
     const body = { sessionId, point };
     const answer = await this.#call('PUT', `/sandboxes/${encodeURIComponent(sandboxId)}`, body, signal);
     return (answer as { access: EgressAccess }).access;
@@ -61,6 +66,11 @@ export class EgressClient {
   /** The session's policy or credentials changed: they hold from the next request on. */
   async refresh(sessionId: string, signal?: AbortSignal): Promise<void> {
     await this.#call('POST', `/sessions/${encodeURIComponent(sessionId)}/refresh`, {}, signal);
+  }
+
+  /** What a sandbox without a session may reach changed. */
+  async refreshSandbox(sandboxId: string, signal?: AbortSignal): Promise<void> {
+    await this.#call('POST', `/sandboxes/${encodeURIComponent(sandboxId)}/refresh`, {}, signal);
   }
 
   /** The session ended: its values are forgotten, its connections cut. */

@@ -9,7 +9,7 @@ import type { EgressAccess } from './client.ts';
 
 /** What the control interface asks of the broker. */
 export interface ControlTarget {
-  attach(sandboxId: string, sessionId: string, point: EgressPoint | null): Promise<EgressAccess>;
+  attach(sandboxId: string, sessionId: string | null, point: EgressPoint | null): Promise<EgressAccess>;
   detach(sandboxId: string): Promise<boolean>;
   refresh(sessionId: string): Promise<void>;
   revoke(sessionId: string): Promise<void>;
@@ -25,7 +25,8 @@ export const egressPoint = z.strictObject({
   pid: z.int().min(2),
   startTime: z.string().regex(/^\d{1,20}$/),
 });
-const attachBody = z.strictObject({ sessionId: id, point: egressPoint.nullable() });
+/** `sessionId` null: a sandbox of an E2B program. */
+const attachBody = z.strictObject({ sessionId: id.nullable(), point: egressPoint.nullable() });
 const redactBody = z.strictObject({ sessionId: id, texts: z.array(z.string()).max(1_000) });
 
 export type EgressPoint = z.infer<typeof egressPoint>;
@@ -101,6 +102,7 @@ async function trustedRoute(
     case 'DELETE sandboxes':
       return json({ detached: await target.detach(checkedId(name)) });
     case 'POST sessions/refresh':
+    case 'POST sandboxes/refresh':
       await target.refresh(checkedId(name));
       return json({});
     case 'POST sessions/revoke':

@@ -15,7 +15,13 @@ export interface EgressTarget {
 /** Whose sandbox asks. It comes from the listener that took the connection, never from what was sent. */
 export interface SandboxIdentity {
   sandboxId: string;
-  sessionId: string;
+  /** null: made by an E2B program; its row says whose it is. */
+  sessionId: string | null;
+}
+
+/** By what policies are kept: the session, or the sandbox that has none. */
+export function ownerOf({ sessionId, sandboxId }: SandboxIdentity): string {
+  return sessionId ?? sandboxId;
 }
 
 /** Names in lower case, in the order they came; a name may come more than once. */
@@ -100,6 +106,8 @@ export interface PolicyEngine {
   request(head: RequestHead, signal: AbortSignal): Promise<Allowed | Denied>;
   /** For addresses that are refused otherwise (private, loopback, own): true opens one. */
   addressAllowed(address: string, target: EgressTarget): boolean;
+  /** For public addresses: true keeps one closed. */
+  addressDenied?(address: string, target: EgressTarget): boolean;
   /** Writes down what the data plane refused. */
   refused(refusal: Refusal): void;
   /** The sandbox is gone. */
@@ -109,10 +117,10 @@ export interface PolicyEngine {
 /** The policies of all sandboxes; one per broker. */
 export interface EgressPolicies {
   open(sandbox: SandboxIdentity): Promise<PolicyEngine>;
-  /** Policy or credentials of the session changed: read again, now. */
-  refresh(sessionId: string): Promise<void>;
+  /** Policy or credentials of the session (or of the sandbox without one) changed: read again, now. */
+  refresh(ownerId: string): Promise<void>;
   /** Tells whenever the rules of a session are others than they were: what is open and cannot be looked into has to end. */
-  onRulesChanged?(tell: (sessionId: string) => void): void;
+  onRulesChanged?(tell: (ownerId: string) => void): void;
   /** The session ended: forget its values; its engines deny all from now on. */
   revoke(sessionId: string): Promise<void>;
   /** Takes live values of the session, in all encodings, out of texts. */

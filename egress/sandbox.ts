@@ -43,7 +43,7 @@ export class SandboxEgress {
       maxSockets: limits.socketsPerSandbox,
       onFull: () => metrics.reached('sockets'),
       isAllowed: (address, target) =>
-        isPublicAddress(address) ||
+        (isPublicAddress(address) && engine.addressDenied?.(address, target) !== true) ||
         // Whoever writes an environment opens networks of his own, not what the product of all teams stands on.
         (!(ownPorts.includes(target.port) && isOwnAddress(address)) && engine.addressAllowed(address, target)),
     });

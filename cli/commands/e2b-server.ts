@@ -7,17 +7,24 @@ import { EXIT, say } from '../output.ts';
 import { homePaths, prepareHome, readDevJson } from '../stack/home.ts';
 
 /** Serves E2B's wire over local sandboxes until a signal; with DATABASE_URL, or beside the running stack. */
-export async function e2bServer(config: CliConfig, options: { port?: number }): Promise<number> {
+export async function e2bServer(
+  config: CliConfig,
+  options: { port?: number; allowInternet?: boolean },
+): Promise<number> {
   const paths = homePaths(config.home);
-  const databaseUrl = config.databaseUrl ?? readDevJson(paths)?.databaseUrl;
+  const dev = readDevJson(paths);
+  const databaseUrl = config.databaseUrl ?? dev?.databaseUrl;
   if (databaseUrl === undefined) {
     throw new LonghaulError('setup_required', 'Set DATABASE_URL, or start the local stack with `longhaul dev`');
   }
   prepareHome(paths);
   const settings = readServerConfig({
+    // Beside the running stack its broker is the way out.
+    ...(dev === null ? {} : { LONGHAUL_EGRESS_URL: dev.egressUrl, LONGHAUL_EGRESS_TOKEN_FILE: paths.egressToken }),
     ...inheritedEnvironment(),
     DATABASE_URL: databaseUrl,
     LONGHAUL_HOME: config.home,
+    ...(options.allowInternet === true ? { LONGHAUL_E2B_ALLOW_INTERNET: '1' } : {}),
     ...(options.port === undefined ? {} : { LONGHAUL_E2B_PORT: String(options.port) }),
   });
   const { url, close } = await serveE2b(settings, createLogger('e2b', settings.logLevel));

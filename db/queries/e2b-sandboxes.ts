@@ -1,5 +1,6 @@
 import { Filter, selectPage, type Page, type PageRequest } from '../paging.ts';
 import type { Queryable } from '../pool.ts';
+import type { ProgramEgress } from './egress-policies.ts';
 import { toCamel } from '../rows.ts';
 
 /** The provider's reference, as `sandboxes.ref` holds it. */
@@ -23,6 +24,10 @@ export interface E2bSandboxRow {
   onTimeout: 'kill' | 'pause';
   autoResume: boolean;
   network: Record<string, unknown>;
+  /** What of it holds: the broker reads it. */
+  egress: ProgramEgress;
+  /** Where the broker listens for it, as the provider gave it; null: nowhere. */
+  egressPoint: unknown;
   cpus: number;
   memoryBytes: number;
   diskBytes: number;
@@ -30,10 +35,13 @@ export interface E2bSandboxRow {
   expiresAt: Date;
 }
 
-const COLUMNS = `id, team_id, template, metadata, ref, state, settled, keep_memory, on_timeout, auto_resume, network, cpus,
-  memory_bytes, disk_bytes, created_at, expires_at`;
+const COLUMNS = `id, team_id, template, metadata, ref, state, settled, keep_memory, on_timeout, auto_resume, network, egress,
+  egress_point, cpus, memory_bytes, disk_bytes, created_at, expires_at`;
 
-export type E2bSandboxDraft = Omit<E2bSandboxRow, 'ref' | 'state' | 'settled' | 'createdAt' | 'expiresAt'> & {
+export type E2bSandboxDraft = Omit<
+  E2bSandboxRow,
+  'ref' | 'state' | 'settled' | 'egressPoint' | 'createdAt' | 'expiresAt'
+> & {
   createdBy: string;
   timeoutMs: number;
 };
@@ -46,11 +54,20 @@ export async function insertE2bSandbox(tx: Queryable, draft: E2bSandboxDraft, li
   await tx.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 17))', [draft.teamId]);
   const { id, teamId, createdBy, template, keepMemory, onTimeout, autoResume, cpus, memoryBytes, diskBytes } = draft;
   const values: unknown[] = [id, teamId, createdBy, template, JSON.stringify(draft.metadata), keepMemory, onTimeout];
-  values.push(autoResume, JSON.stringify(draft.network), cpus, memoryBytes, diskBytes, draft.timeoutMs, limit);
+  values.push(
+    autoResume,
+    JSON.stringify(draft.network),
+    cpus,
+    memoryBytes,
+    diskBytes,
+    draft.timeoutMs,
+    limit,
+    JSON.stringify(draft.egress),
+  );
   const result = await tx.query(
     `INSERT INTO e2b_sandboxes (id, team_id, created_by, template, metadata, state, keep_memory, on_timeout, auto_resume,
-       network, cpus, memory_bytes, disk_bytes, expires_at)
-     SELECT $1, $2, $3, $4, $5, 'running', $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13 / 1000.0)
+       network, cpus, memory_bytes, disk_bytes, expires_at, egress)
+     SELECT $1, $2, $3, $4, $5, 'running', $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13 / 1000.0), $15
      WHERE (SELECT count(*) FROM e2b_sandboxes WHERE team_id = $2 AND state = 'running') < $14`,
     values,
   );
@@ -110,10 +127,24 @@ export async function setE2bTimeout(
   );
 }
 
-export async function setE2bNetwork(db: Queryable, id: string, network: Record<string, unknown>): Promise<void> {
-  await db.query('UPDATE e2b_sandboxes SET network = $2, updated_at = now() WHERE id = $1', [
+export async function setE2bNetwork(
+  db: Queryable,
+  id: string,
+  network: Record<string, unknown>,
+  egress: ProgramEgress,
+): Promise<void> {
+  await db.query('UPDATE e2b_sandboxes SET network = $2, egress = $3, updated_at = now() WHERE id = $1', [
     id,
     JSON.stringify(network),
+    JSON.stringify(egress),
+  ]);
+}
+
+/** Where the broker is to listen, before it is told: one that starts anew finds it here. */
+export async function setE2bEgressPoint(db: Queryable, id: string, point: object | null): Promise<void> {
+  await db.query('UPDATE e2b_sandboxes SET egress_point = $2 WHERE id = $1', [
+    id,
+    point === null ? null : JSON.stringify(point),
   ]);
 }
 

@@ -26,6 +26,38 @@ export interface EgressSession {
   requests: number;
 }
 
+/** What a sandbox of an E2B program may reach: of public addresses only, whatever is allowed. */
+export interface ProgramEgress {
+  /** Every public host that is not denied. */
+  internet: boolean;
+  /** Hosts, patterns of hosts, addresses and networks; they go before what is denied. */
+  allow: string[];
+  /** Addresses and networks. */
+  deny: string[];
+}
+
+/** What the broker needs to know of a sandbox of an E2B program: it belongs to the key's team, not to a session. */
+export interface EgressProgram {
+  sandboxId: string;
+  teamId: string;
+  createdBy: string;
+  state: string;
+  egress: ProgramEgress;
+  teamPolicy: TeamEgressPolicy | null;
+  requests: number;
+}
+
+/** Undefined when there is no such sandbox. */
+export async function loadEgressProgram(db: Queryable, sandboxId: string): Promise<EgressProgram | undefined> {
+  const result = await db.query(
+    `SELECT b.id AS sandbox_id, b.team_id, b.created_by, b.state, b.egress, p.policy AS team_policy,
+       (SELECT coalesce(sum(r.count), 0)::bigint FROM egress_requests r WHERE r.sandbox_id = b.id) AS requests
+     FROM e2b_sandboxes b LEFT JOIN egress_policies p ON p.team_id = b.team_id WHERE b.id = $1`,
+    [sandboxId],
+  );
+  return result.rows[0] === undefined ? undefined : toCamel<EgressProgram>(result.rows[0] as object);
+}
+
 /** Undefined when there is no such session. */
 export async function loadEgressSession(db: Queryable, sessionId: string): Promise<EgressSession | undefined> {
   const result = await db.query(

@@ -10,7 +10,8 @@ export interface EgressRequestRow {
   id: string;
   sandboxId: string;
   seq: number;
-  sessionId: string;
+  /** null: a sandbox of an E2B program. */
+  sessionId: string | null;
   teamId: string;
   state: EgressState;
   decision: EgressDecision;

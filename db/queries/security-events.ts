@@ -2,7 +2,7 @@ import type { Page, PageRequest, CreatedRange } from '../paging.ts';
 import { Filter, selectPage } from '../paging.ts';
 import type { Queryable } from '../pool.ts';
 import { insertAudit } from './audit.ts';
-import { appendEvents } from './events.ts';
+import { appendEvents, type EventDraft } from './events.ts';
 
 /** What was tried. */
 export type SecurityEventKind =
@@ -17,7 +17,8 @@ export type SecurityEventKind =
 export interface SecurityEventRow {
   id: string;
   teamId: string;
-  sessionId: string;
+  /** null: a sandbox of an E2B program. */
+  sessionId: string | null;
   sandboxId: string | null;
   kind: SecurityEventKind;
   message: string;
@@ -32,7 +33,7 @@ const COLUMNS = 'id, team_id, session_id, sandbox_id, kind, message, host, egres
 /** The row, the event in the session's log and the audit, in one transaction; a repeat under the same id adds nothing. */
 export async function insertSecurityEvent(tx: Queryable, event: Omit<SecurityEventRow, 'createdAt'>): Promise<void> {
   // The session's lock comes first, as in every transaction about one.
-  await tx.query('SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE', [event.sessionId]);
+  if (event.sessionId !== null) await tx.query('SELECT 1 FROM sessions WHERE id = $1 FOR UPDATE', [event.sessionId]);
   const inserted = await tx.query(
     `INSERT INTO security_events (id, team_id, session_id, sandbox_id, kind, message, host, egress_request_id, details)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`,
@@ -49,29 +50,31 @@ export async function insertSecurityEvent(tx: Queryable, event: Omit<SecurityEve
     ],
   );
   if (inserted.rowCount === 0) return;
-  await appendEvents(tx, event.sessionId, [
-    {
-      type: 'session.security_event',
-      dedupeKey: `security/${event.id}`,
-      payload: {
-        security_event_id: event.id,
-        kind: event.kind,
-        message: event.message,
-        host: event.host,
-        egress_request_id: event.egressRequestId,
-        details: event.details,
-      },
-    },
-  ]);
+  if (event.sessionId !== null) await appendEvents(tx, event.sessionId, [logged(event)]);
   await insertAudit(tx, {
     teamId: event.teamId,
     actor: `sandbox:${event.sandboxId ?? 'unknown'}`,
     action: `security.${event.kind}`,
     resource: event.id,
-    sessionId: event.sessionId,
+    sessionId: event.sessionId ?? undefined,
     decision: 'deny',
     details: { host: event.host, egress_request_id: event.egressRequestId, ...event.details },
   });
+}
+
+function logged(event: Omit<SecurityEventRow, 'createdAt'>): EventDraft {
+  return {
+    type: 'session.security_event',
+    dedupeKey: `security/${event.id}`,
+    payload: {
+      security_event_id: event.id,
+      kind: event.kind,
+      message: event.message,
+      host: event.host,
+      egress_request_id: event.egressRequestId,
+      details: event.details,
+    },
+  };
 }
 
 export async function listSecurityEvents(

@@ -10,7 +10,7 @@ import type { PolicyMetrics } from './metrics.ts';
 /** What happened, without anything secret. */
 export interface Incident {
   teamId: string;
-  sessionId: string;
+  sessionId: string | null;
   sandboxId: string;
   kind: SecurityEventKind;
   message: string;
@@ -39,7 +39,7 @@ export class SecurityRecorder {
   /** Comes back when it is written, or cannot be: the request is refused either way. */
   async record(incident: Incident): Promise<void> {
     this.#metrics.security(incident.kind);
-    if (!this.#mayWrite(incident.sessionId)) return;
+    if (!this.#mayWrite(incident.sessionId ?? incident.sandboxId)) return;
     const work = this.#write(newId('securityEvent'), incident);
     this.#running.add(work);
     await work;

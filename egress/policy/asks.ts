@@ -4,6 +4,7 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { Pool } from '../../db/pool.ts';
 import type { EgressGrant } from '../../db/queries/egress-approvals.ts';
 import { askEgress, findGrant } from '../../db/queries/egress-approvals.ts';
+import type { EgressSession } from '../../db/queries/egress-policies.ts';
 import type { EgressTarget, SandboxIdentity } from '../decision.ts';
 import type { SessionState } from './session-state.ts';
 
@@ -42,15 +43,20 @@ export class Asks {
   }
 
   async ask(state: SessionState, sandbox: SandboxIdentity, question: Question, signal: AbortSignal): Promise<Answer> {
-    const known = await this.#grant(state.sessionId, question.subject);
+    const { session } = state;
+    if (session === null) {
+      const message = `${question.target.host} needs the approval of a person, and a sandbox without a session has nobody to ask`;
+      return refuse(null, 'nobody_to_ask', message);
+    }
+    const known = await this.#grant(session.id, question.subject);
     if (known !== undefined) return answered(known, question);
     const asked = await askEgress(this.#pool, {
-      sessionId: state.sessionId,
-      teamId: state.session.teamId,
+      sessionId: session.id,
+      teamId: session.teamId,
       subject: question.subject,
-      shown: shownOf(state, sandbox, question),
+      shown: shownOf({ state, session }, sandbox, question),
       policyVersion: POLICY_VERSION,
-      expiresAt: expiryOf(state),
+      expiresAt: expiryOf(session),
       maxPending: LIMITS.egressPendingAsks,
     });
     if (asked === 'over') return refuse(null, 'session_over', 'the session has ended');
@@ -61,7 +67,7 @@ export class Asks {
         `${question.target.host} is not allowed, and too many questions of this session are open to ask about it`,
       );
     }
-    const grant = await this.#wait(state.sessionId, question.subject, signal);
+    const grant = await this.#wait(session.id, question.subject, signal);
     if (grant !== undefined) return answered(grant, question);
     return refuse(
       asked.approvalId,
@@ -117,14 +123,17 @@ function refuse(approvalId: string | null, code: string, message: string): Answe
   return { action: 'deny', approvalId, code, message };
 }
 
-function expiryOf(state: SessionState): Date {
-  const ttlMs = Math.min(state.session.limits.approval_ttl_ms ?? LIMITS.approvalTtlMs, LIMITS.approvalTtlMaxMs);
+function expiryOf(session: EgressSession): Date {
+  const ttlMs = Math.min(session.limits.approval_ttl_ms ?? LIMITS.approvalTtlMs, LIMITS.approvalTtlMaxMs);
   return new Date(Date.now() + ttlMs);
 }
 
 /** What a person sees, in the same shape as for a tool call. */
-function shownOf(state: SessionState, sandbox: SandboxIdentity, question: Question): ApprovalShown {
-  const { session } = state;
+function shownOf(
+  { state, session }: { state: SessionState; session: EgressSession },
+  sandbox: SandboxIdentity,
+  question: Question,
+): ApprovalShown {
   const { target, method, path } = question;
   const url = `${target.isTls ? 'https' : 'http'}://${target.host}:${target.port}${(path ?? '').slice(0, 1_000)}`;
   return {
@@ -140,7 +149,7 @@ function shownOf(state: SessionState, sandbox: SandboxIdentity, question: Questi
     },
     preview: `${method} ${url}`,
     preview_truncated: false,
-    sandbox: { id: sandbox.sandboxId, provider: providerOf(state), isolation: 'unknown', network: 'broker' },
+    sandbox: { id: sandbox.sandboxId, provider: providerOf(session), isolation: 'unknown', network: 'broker' },
     credentials: state.live.filter((one) => one.unrestricted || one.hosts.includes(target.host)).map((one) => one.name),
     files_read: [],
     hosts_touched: [target.host],
@@ -148,10 +157,10 @@ function shownOf(state: SessionState, sandbox: SandboxIdentity, question: Questi
     session_id: session.id,
     started_by: session.createdBy,
     reason: question.rule === 'unmatched' ? 'no rule allows this host' : `rule ${question.rule} asks`,
-    expires_at: expiryOf(state).toISOString(),
+    expires_at: expiryOf(session).toISOString(),
   };
 }
 
-function providerOf(state: SessionState): string {
-  return state.session.environment.type === 'cloud' ? state.session.environment.provider : 'self_hosted';
+function providerOf({ environment }: EgressSession): string {
+  return environment.type === 'cloud' ? environment.provider : 'self_hosted';
 }

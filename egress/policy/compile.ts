@@ -1,8 +1,9 @@
 import { canonicalHost, hostMatches } from '../../contracts/hosts.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Networking } from '../../contracts/networking.ts';
-import type { EgressSession } from '../../db/queries/egress-policies.ts';
+import type { EgressProgram, EgressSession, TeamEgressPolicy } from '../../db/queries/egress-policies.ts';
 import { OpenAddresses } from './addresses.ts';
+import { ProgramRules } from './program.ts';
 import type { Asked, Rule, Verdict } from './rules.ts';
 import { allowHost, namedRule, RuleList } from './rules.ts';
 
@@ -28,22 +29,57 @@ export class SessionPolicy {
   readonly maxRequests: number;
   readonly open: OpenAddresses;
   readonly #team: RuleList;
-  readonly #own: RuleList;
+  readonly #own: Pick<RuleList, 'decide' | 'decideHost'>;
+  readonly #program: ProgramRules | null;
   readonly #unmatched: 'allow' | 'deny' | 'ask';
   readonly #passthrough: readonly string[];
   readonly #internal: readonly InternalTarget[];
 
-  constructor(session: EgressSession, options: CompileOptions) {
-    const networking = networkingOf(session);
+  private constructor(
+    networking: Networking,
+    teamPolicy: TeamEgressPolicy | null,
+    own: Pick<RuleList, 'decide' | 'decideHost'>,
+    options: CompileOptions & { program?: ProgramRules },
+  ) {
     const limited = networking.type === 'limited' ? networking : undefined;
+    this.#program = options.program ?? null;
     this.maxRequestBytes = limited?.max_request_bytes ?? LIMITS.egressRequestBytes;
     this.maxRequests = limited?.max_requests ?? LIMITS.egressRequests;
     this.open = new OpenAddresses(limited?.private_addresses ?? []);
-    this.#team = new RuleList((session.teamPolicy?.rules ?? []).map((rule, index) => namedRule(rule, 'team', index)));
-    this.#own = new RuleList(limited === undefined ? [] : ownRules(limited, session, options));
+    this.#team = new RuleList((teamPolicy?.rules ?? []).map((rule, index) => namedRule(rule, 'team', index)));
+    this.#own = own;
     this.#unmatched = limited === undefined ? 'allow' : (limited.unmatched ?? 'deny');
     this.#passthrough = limited?.tls_passthrough_hosts ?? [];
     this.#internal = options.internalTargets;
+  }
+
+  static ofSession(session: EgressSession, options: CompileOptions): SessionPolicy {
+    const networking = networkingOf(session);
+    const own = new RuleList(networking.type === 'limited' ? ownRules(networking, session, options) : []);
+    return new SessionPolicy(networking, session.teamPolicy, own, options);
+  }
+
+  /** The same for a sandbox of an E2B program: private addresses are never opened. */
+  static ofProgram({ egress, teamPolicy }: EgressProgram, options: CompileOptions): SessionPolicy {
+    const program = new ProgramRules(egress);
+    const own = {
+      decide: (asked: Asked) => program.decide(asked),
+      decideHost: (host: string, port: number) => program.decide({ host, port }),
+    };
+    const networking: Networking = program.isOpen ? { type: 'unrestricted' } : NOTHING;
+    return new SessionPolicy(networking, teamPolicy, own, { ...options, program });
+  }
+
+  /** Of a public address that a name resolved to. */
+  isDeniedAddress(address: string, host: string): boolean {
+    return this.#program?.isDenied(address, host) ?? false;
+  }
+
+  /** Whoever may change what is not allowed, in words. */
+  get remedy(): string {
+    return this.#program === null
+      ? 'is not in the allowed hosts of this environment. Whoever owns the environment can add it to networking.allowed_hosts, or set networking.unmatched to ask.'
+      : 'is not allowed for this sandbox. The program that makes it can name it in network.allowOut.';
   }
 
   decide(asked: Asked): Decision {
@@ -101,11 +137,18 @@ function subjectOf(place: string, rule: Rule): string {
     .slice(0, 1_000);
 }
 
+const NOTHING: Networking = {
+  type: 'limited',
+  allowed_hosts: [],
+  allow_mcp_servers: false,
+  allow_package_managers: false,
+};
+
 function networkingOf(session: EgressSession): Networking {
   const { environment } = session;
   // Rows of the first release may lack it: nothing said is nothing allowed.
   const given = environment.type === 'cloud' ? (environment.networking as Networking | undefined) : undefined;
-  return given ?? { type: 'limited', allowed_hosts: [], allow_mcp_servers: false, allow_package_managers: false };
+  return given ?? NOTHING;
 }
 
 function ownRules(

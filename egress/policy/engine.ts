@@ -179,6 +179,10 @@ export class Engine implements PolicyEngine {
     return policy.isInternal(target.host, target.port) || policy.open.includes(address, target.host);
   }
 
+  addressDenied(address: string, target: EgressTarget): boolean {
+    return this.#last().policy.isDeniedAddress(address, target.host);
+  }
+
   refused(refusal: Refusal): void {
     this.#recorder.refused(this.#last(), refusal);
   }
@@ -212,7 +216,7 @@ export class Engine implements PolicyEngine {
           403,
           decision.rule === 'unmatched' ? 'host_not_allowed' : 'rule_denied',
           decision.rule,
-          explainDenial(place, decision.rule),
+          explainDenial(place, decision.rule, state.policy.remedy),
         );
       case 'ambiguous':
         return this.#recorder.ambiguous(state, place);
@@ -246,10 +250,10 @@ function isConfidential(state: SessionState, target: EgressTarget): boolean {
   return target.isTls || state.policy.open.includes(target.host, target.host);
 }
 
-function explainDenial(place: Place, rule: string): string {
+function explainDenial(place: Place, rule: string, remedy: string): string {
   const { host, port } = place.target;
   if (rule === 'unmatched') {
-    return `${host}:${port} is not in the allowed hosts of this environment. Whoever owns the environment can add it to networking.allowed_hosts, or set networking.unmatched to ask.`;
+    return `${host}:${port} ${remedy}`;
   }
   return `${place.method} ${host}${place.path ?? ''} is denied by ${rule}. Whoever owns the rule can change it.`;
 }

@@ -11,7 +11,7 @@ import type { SecretSource } from '../../vault/source.ts';
 import { PolicyMetrics } from '../audit/metrics.ts';
 import { SecurityRecorder } from '../audit/security.ts';
 import { AuditWriter } from '../audit/writer.ts';
-import type { EgressPolicies, PolicyEngine, SandboxIdentity } from '../decision.ts';
+import { ownerOf, type EgressPolicies, type PolicyEngine, type SandboxIdentity } from '../decision.ts';
 import type { ServiceAddresses } from '../services/config.ts';
 import { OwnServices } from '../services/services.ts';
 import { Asks } from './asks.ts';
@@ -64,8 +64,9 @@ export class Policies implements EgressPolicies {
   }
 
   async open(sandbox: SandboxIdentity): Promise<PolicyEngine> {
-    const { sessionId, sandboxId } = sandbox;
-    let last = await this.#session(sessionId);
+    const { sandboxId } = sandbox;
+    const sessionId = ownerOf(sandbox);
+    let last = await this.#session(sessionId, sandbox);
     await this.#deps.writer.open(sandboxId);
     this.#open.set(sessionId, (this.#open.get(sessionId) ?? 0) + 1);
     // Values that come back are found from the first answer on; what cannot be had now is asked for when it is used.
@@ -127,10 +128,10 @@ export class Policies implements EgressPolicies {
     await this.#deps.writer.close();
   }
 
-  #session(sessionId: string): Promise<SessionState> {
+  #session(sessionId: string, sandbox: SandboxIdentity = { sandboxId: '', sessionId }): Promise<SessionState> {
     const known = this.#sessions.get(sessionId);
     if (known !== undefined) return known;
-    const loading = SessionState.load(this.#options.pool, sessionId, this.#options.secrets, this.#options);
+    const loading = SessionState.load(this.#options.pool, sandbox, this.#options.secrets, this.#options);
     this.#sessions.set(sessionId, loading);
     loading.catch(() => this.#sessions.delete(sessionId));
     return loading;
@@ -164,10 +165,9 @@ export class Policies implements EgressPolicies {
 
   async #readAgain(sessionId: string): Promise<void> {
     const state = await this.#session(sessionId);
-    const before = JSON.stringify(state.session.teamPolicy);
+    const before = state.rules;
     await state.reload(this.#options.pool, this.#options);
-    // The rest of the rules is fixed for the session's life.
-    if (JSON.stringify(state.session.teamPolicy) !== before) this.#tell(sessionId);
+    if (state.rules !== before) this.#tell(sessionId);
   }
 
   #closed(sessionId: string): void {

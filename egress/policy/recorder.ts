@@ -190,8 +190,8 @@ export class Recorder {
     });
   }
 
-  #identity(state: SessionState): { teamId: string; sessionId: string; sandboxId: string } {
-    return { teamId: state.session.teamId, sessionId: this.#sandbox.sessionId, sandboxId: this.#sandbox.sandboxId };
+  #identity(state: SessionState): { teamId: string; sessionId: string | null; sandboxId: string } {
+    return { teamId: state.teamId, sessionId: this.#sandbox.sessionId, sandboxId: this.#sandbox.sandboxId };
   }
 }
 

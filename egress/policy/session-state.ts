@@ -1,10 +1,11 @@
 import type { SessionCredential } from '../../contracts/credentials.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { EgressSession } from '../../db/queries/egress-policies.ts';
-import { loadEgressSession } from '../../db/queries/egress-policies.ts';
+import { loadEgressProgram, loadEgressSession } from '../../db/queries/egress-policies.ts';
 import { listSessionCredentials } from '../../db/queries/session-credentials.ts';
 import type { Pool } from '../../db/pool.ts';
 import { ValueMatcher } from '../../telemetry/values.ts';
+import { ownerOf, type SandboxIdentity } from '../decision.ts';
 import type { SecretSource } from '../../vault/source.ts';
 import type { CompileOptions } from './compile.ts';
 import { SessionPolicy } from './compile.ts';
@@ -14,8 +15,13 @@ const ASK_AGAIN_MS = 30_000;
 
 /** What the broker holds of one session: its policy, its credentials, and values as long as it lives. */
 export class SessionState {
-  readonly sessionId: string;
-  session!: EgressSession;
+  /** Of the session, or of the sandbox that has none. */
+  readonly ownerId: string;
+  teamId = '';
+  /** null: a sandbox of an E2B program. */
+  session: EgressSession | null = null;
+  /** What would change the rules if it changed. */
+  rules = '';
   policy!: SessionPolicy;
   credentials: SessionCredential[] = [];
   isOver = false;
@@ -26,41 +32,62 @@ export class SessionState {
   readonly #values = new Map<string, string[]>();
   #matcher: ValueMatcher | undefined;
   #refusedAtMs = 0;
+  #isProgram = false;
 
-  private constructor(sessionId: string, secrets: SecretSource) {
-    this.sessionId = sessionId;
+  private constructor(ownerId: string, secrets: SecretSource) {
+    this.ownerId = ownerId;
     this.#secrets = secrets;
   }
 
   static async load(
     pool: Pool,
-    sessionId: string,
+    sandbox: SandboxIdentity,
     secrets: SecretSource,
     options: CompileOptions,
   ): Promise<SessionState> {
-    const state = new SessionState(sessionId, secrets);
-    await state.reload(pool, options);
-    state.requests = state.session.requests;
+    const state = new SessionState(ownerOf(sandbox), secrets);
+    state.#isProgram = sandbox.sessionId === null;
+    state.requests = await state.reload(pool, options);
     return state;
   }
 
-  async reload(pool: Pool, options: CompileOptions): Promise<void> {
+  /** Returns how many requests were made before. */
+  async reload(pool: Pool, options: CompileOptions): Promise<number> {
+    return this.#isProgram ? this.#reloadProgram(pool, options) : this.#reloadSession(pool, options);
+  }
+
+  async #reloadProgram(pool: Pool, options: CompileOptions): Promise<number> {
+    const program = await loadEgressProgram(pool, this.ownerId);
+    if (program === undefined) throw new LonghaulError('not_found', `sandbox ${this.ownerId} does not exist`);
+    this.teamId = program.teamId;
+    this.policy = SessionPolicy.ofProgram(program, options);
+    this.rules = JSON.stringify([program.teamPolicy, program.egress]);
+    this.isOver ||= program.state === 'ended';
+    this.loadedAtMs = Date.now();
+    return program.requests;
+  }
+
+  async #reloadSession(pool: Pool, options: CompileOptions): Promise<number> {
     const [session, credentials] = await Promise.all([
-      loadEgressSession(pool, this.sessionId),
-      listSessionCredentials(pool, this.sessionId),
+      loadEgressSession(pool, this.ownerId),
+      listSessionCredentials(pool, this.ownerId),
     ]);
-    if (session === undefined) throw new LonghaulError('not_found', `session ${this.sessionId} does not exist`);
+    if (session === undefined) throw new LonghaulError('not_found', `session ${this.ownerId} does not exist`);
     this.session = session;
-    this.policy = new SessionPolicy(session, options);
+    this.teamId = session.teamId;
+    this.policy = SessionPolicy.ofSession(session, options);
+    // The rest of the rules is fixed for the session's life.
+    this.rules = JSON.stringify(session.teamPolicy);
     // Made anew only for new placeholders: it is dear, and sessions are read again all the time.
     if (standInsOf(credentials) !== standInsOf(this.credentials)) this.#matcher = undefined;
     this.credentials = credentials;
     this.isOver ||= session.status === 'terminated';
     this.loadedAtMs = Date.now();
     this.#secrets.hold(
-      this.sessionId,
+      this.ownerId,
       this.live.map((credential) => credential.credentialId),
     );
+    return session.requests;
   }
 
   get live(): SessionCredential[] {
@@ -113,7 +140,7 @@ export class SessionState {
     this.isOver = true;
     this.#values.clear();
     this.#matcher = undefined;
-    this.#secrets.forget(this.sessionId);
+    this.#secrets.forget(this.ownerId);
   }
 
   #remember(credentialId: string, value: string): void {

@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import path from 'node:path';
 import { z } from 'zod';
 import { LonghaulError } from '../../contracts/error-codes.ts';
+import { egressClientConfig, type EgressClientConfig } from '../../egress/client.ts';
 
 const schema = z.object({
   DATABASE_URL: z.string().min(1),
@@ -14,6 +15,9 @@ const schema = z.object({
   LONGHAUL_E2B_MAX_SANDBOXES: z.coerce.number().int().min(1).max(10_000).default(20),
   /** Names of templates that programs may ask for beside `base`; all are the same sandbox. */
   LONGHAUL_E2B_TEMPLATES: z.string().default(''),
+  /** `1`: a sandbox whose program says nothing of the network reaches every public host. */
+  LONGHAUL_E2B_ALLOW_INTERNET: z.enum(['', '0', '1']).default(''),
+  LONGHAUL_EGRESS_TRUST_BUNDLE: z.string().optional(),
   LONGHAUL_E2B_GRACE_MS: z.coerce.number().int().min(100).max(3_600_000).default(120_000),
   LONGHAUL_E2B_SWEEP_MS: z.coerce.number().int().min(50).max(60_000).default(2_000),
 });
@@ -29,6 +33,12 @@ export interface E2bServerConfig {
   port: number;
   maxSandboxes: number;
   templates: ReadonlySet<string>;
+  /** What holds for a program that says nothing. */
+  allowInternet: boolean;
+  /** null: no broker, and so no network for any sandbox. */
+  egress: EgressClientConfig | null;
+  /** What sandboxes trust; the broker makes it. */
+  trustBundleFile: string;
   sweepMs: number;
   /** How long another request or process may be at a change before the sweep takes it over. */
   graceMs: number;
@@ -59,6 +69,9 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): E2bServerConfi
     port: values.LONGHAUL_E2B_PORT,
     maxSandboxes: values.LONGHAUL_E2B_MAX_SANDBOXES,
     templates: new Set(['base', ...templates.filter((name) => name !== '')]),
+    allowInternet: values.LONGHAUL_E2B_ALLOW_INTERNET === '1',
+    egress: egressClientConfig(env),
+    trustBundleFile: path.resolve(values.LONGHAUL_EGRESS_TRUST_BUNDLE || path.join(home, 'egress', 'trust-bundle.pem')),
     sweepMs: values.LONGHAUL_E2B_SWEEP_MS,
     graceMs: values.LONGHAUL_E2B_GRACE_MS,
   };

@@ -13,8 +13,11 @@ import {
   type E2bSandboxRow,
 } from '../../db/queries/e2b-sandboxes.ts';
 import type { ApiKey } from '../../db/queries/api-keys.ts';
+import type { ProgramEgress } from '../../db/queries/egress-policies.ts';
+import type { EgressClient } from '../../egress/client.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { E2bServerConfig } from './config.ts';
+import { closeEgress, networkOfSpec, openEgress } from './egress.ts';
 import { SANDBOX_GONE, WireError } from './http.ts';
 import type { Tokens } from './tokens.ts';
 
@@ -22,6 +25,8 @@ import type { Tokens } from './tokens.ts';
 export interface E2bDeps {
   pool: Pool;
   provider: SandboxProvider;
+  /** null: there is no broker. */
+  egress: EgressClient | null;
   config: E2bServerConfig;
   tokens: Tokens;
   logger: Logger;
@@ -42,6 +47,7 @@ export interface SandboxDraft {
   onTimeout: 'kill' | 'pause';
   autoResume: boolean;
   network: Record<string, unknown>;
+  egress: ProgramEgress;
   snapshot: SandboxSpec['snapshot'];
 }
 
@@ -63,9 +69,10 @@ export async function createSandbox(deps: E2bDeps, principal: ApiKey, draft: San
   const isMade = await withTransaction(deps.pool, (tx) => insertE2bSandbox(tx, row, deps.config.maxSandboxes));
   if (!isMade) throw new WireError(429, `this team has ${deps.config.maxSandboxes} sandboxes running already`);
   try {
-    const spec = specOf(deps, id, draft);
+    const spec = { ...specOf(deps, id, draft), ...(await networkOfSpec(deps, draft.env)) };
     const ref = await deps.provider.create(snapshot === undefined ? spec : { ...spec, snapshot }, id, bounded());
-    if (!(await putE2bRef(deps.pool, id, ref))) await deps.provider.destroy(ref, bounded());
+    if (await putE2bRef(deps.pool, id, ref)) await openEgress(deps, id, ref);
+    else await deps.provider.destroy(ref, bounded());
   } catch (error) {
     await moveE2bSandbox(deps.pool, id, 'running', 'ended');
     throw error;
@@ -91,7 +98,6 @@ function specOf(deps: E2bDeps, id: string, draft: SandboxDraft): SandboxSpec {
     env: draft.env,
     ...sizes(),
     ttlMs: draft.timeoutMs,
-    network: { type: 'none' },
   };
 }
 
@@ -132,6 +138,7 @@ export async function connectSandbox(deps: E2bDeps, row: E2bSandboxRow, timeoutM
 async function resumeSandbox(deps: E2bDeps, id: string, ref: SandboxRef): Promise<boolean> {
   if (!(await moveE2bSandbox(deps.pool, id, 'paused', 'running'))) return false;
   await deps.provider.resume(ref, bounded());
+  await openEgress(deps, id, ref);
   await settleE2bSandbox(deps.pool, id, 'running');
   return true;
 }
@@ -147,6 +154,7 @@ export async function pauseSandbox(deps: E2bDeps, row: E2bSandboxRow, keepMemory
 /** Has the provider do what the row says. */
 export async function followPause(deps: E2bDeps, row: E2bSandboxRow): Promise<void> {
   if (row.ref === null) return;
+  await closeEgress(deps, row.id);
   const { pause } = await deps.provider.capabilities();
   await deps.provider.pause(row.ref, bounded(), { keepMemory: row.keepMemory && pause === 'memory' });
   await settleE2bSandbox(deps.pool, row.id, 'paused');
@@ -164,6 +172,7 @@ export async function killSandbox(deps: E2bDeps, row: E2bSandboxRow): Promise<bo
 
 /** Of one that was being made its maker destroys the sandbox, else the sweep of strays. */
 export async function followEnd(deps: E2bDeps, row: E2bSandboxRow): Promise<void> {
+  await closeEgress(deps, row.id);
   if (row.ref !== null) await deps.provider.destroy(row.ref, bounded());
   await settleE2bSandbox(deps.pool, row.id, 'ended');
 }
@@ -185,6 +194,9 @@ export async function liveSandbox(deps: E2bDeps, id: string): Promise<LiveSandbo
   }
   const info = await deps.provider.get(ref, bounded());
   if (info === null) throw new WireError(502, SANDBOX_GONE);
-  if (info.state !== 'running') await deps.provider.resume(ref, bounded());
+  const isAwake = info.state === 'running';
+  if (!isAwake) await deps.provider.resume(ref, bounded());
+  // Its processes died with their machine, or whoever made it died before the broker was told.
+  if (!isAwake || row.egressPoint === null) await openEgress(deps, id, ref);
   return { row: { ...row, ref }, ref };
 }

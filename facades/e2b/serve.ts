@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { createSandboxProviders } from '../../activities/sandbox/index.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { createPool } from '../../db/pool.ts';
+import { EgressClient } from '../../egress/client.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { E2bServerConfig } from './config.ts';
 import { endLeftWatches } from './envd/watch.ts';
@@ -22,7 +23,8 @@ export async function serveE2b(
   const provider = createSandboxProviders({ rootDir: config.sandboxRoot, logger })['local'];
   if (provider === undefined) throw new LonghaulError('setup_required', 'there is no local sandbox');
   const pool = createPool({ databaseUrl: config.databaseUrl, applicationName: 'longhaul-e2b', max: 20 });
-  const deps: E2bDeps = { pool, provider, config, logger, tokens: Tokens.ofHome(config.home) };
+  const egress = config.egress === null ? null : new EgressClient(config.egress);
+  const deps: E2bDeps = { pool, provider, egress, config, logger, tokens: Tokens.ofHome(config.home) };
   const server = createE2bServer(deps);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

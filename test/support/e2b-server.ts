@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chownSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -22,6 +22,7 @@ export interface E2bServer {
 /** The shipped server as a process, over a database and a home of its own. */
 export interface E2bBed {
   pool: Pool;
+  databaseUrl: string;
   home: string;
   server: E2bServer;
   /** Of team `default`. */
@@ -34,14 +35,15 @@ export interface E2bBed {
 }
 
 /** Starts one. */
-export async function makeE2bBed(env: Record<string, string> = {}): Promise<E2bBed> {
+export async function makeE2bBed(env: Record<string, string> = {}, uid: number | null = null): Promise<E2bBed> {
   const database = await testDatabase();
   const home = mkdtempSync(path.join(os.tmpdir(), 'longhaul-e2b-'));
+  if (uid !== null) chownSync(home, uid, uid);
   const pool = createPool({ databaseUrl: database.url, applicationName: 'test', max: 2 });
   const servers: E2bServer[] = [];
   const start: E2bBed['start'] = async (port = 0, more = {}) => {
     const settings = { DATABASE_URL: database.url, LONGHAUL_HOME: home, LONGHAUL_E2B_PORT: String(port) };
-    const made = await startServer({ ...settings, LONGHAUL_E2B_SWEEP_MS: '100', ...env, ...more });
+    const made = await startServer({ ...settings, LONGHAUL_E2B_SWEEP_MS: '100', ...env, ...more }, uid);
     servers.push(made);
     return made;
   };
@@ -49,6 +51,7 @@ export async function makeE2bBed(env: Record<string, string> = {}): Promise<E2bB
     (await createApiKey(pool, { name: 'test', userId: 'tester', teamId })).key;
   return {
     pool,
+    databaseUrl: database.url,
     home,
     apiKey: await keyOf('default'),
     keyOf,
@@ -64,10 +67,11 @@ export async function makeE2bBed(env: Record<string, string> = {}): Promise<E2bB
   };
 }
 
-async function startServer(env: Record<string, string>): Promise<E2bServer> {
+async function startServer(env: Record<string, string>, uid: number | null): Promise<E2bServer> {
   const child = spawn(process.execPath, ['--enable-source-maps', MAIN], {
     env: { PATH: '/usr/local/bin:/usr/bin:/bin', ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
+    ...(uid === null ? {} : { uid, gid: uid }),
   });
   const port = await new Promise<number>((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`the e2b server ended with ${code}`)));

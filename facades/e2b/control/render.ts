@@ -37,12 +37,12 @@ export function renderListed(row: E2bSandboxRow): object {
   };
 }
 
-/** All there is to tell. No network is what is enforced, whatever was asked for. */
-export function renderDetail(row: E2bSandboxRow): object {
+/** All there is to tell: of the network what holds. */
+export function renderDetail(row: E2bSandboxRow, hasBroker: boolean): object {
   return {
     ...renderListed(row),
     domain: null,
-    allowInternetAccess: false,
+    allowInternetAccess: hasBroker && row.egress.internet,
     network: row.network,
     lifecycle: { autoResume: row.autoResume, onTimeout: row.onTimeout },
   };

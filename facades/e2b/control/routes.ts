@@ -25,8 +25,8 @@ type Handler = (request: ControlRequest) => Promise<ControlAnswer>;
 
 /** Both generations of the wire: SDKs from 2.51 on use /v2 to create and connect, the ones before /sandboxes. */
 const ROUTES: readonly (readonly [method: string, path: string, handler: Handler])[] = [
-  ['POST', '/sandboxes', sandboxes.create],
-  ['POST', '/v2/sandboxes', sandboxes.create],
+  ['POST', '/sandboxes', sandboxes.createOlder],
+  ['POST', '/v2/sandboxes', (request) => sandboxes.create(request)],
   ['GET', '/sandboxes', sandboxes.listRunning],
   ['GET', '/v2/sandboxes', sandboxes.list],
   ['GET', '/sandboxes/*', sandboxes.get],

@@ -5,6 +5,7 @@ import {
   setE2bTimeout,
   type E2bSandboxRow,
 } from '../../../db/queries/e2b-sandboxes.ts';
+import { egressOf, refreshEgress } from '../egress.ts';
 import { measure } from '../envd/metrics.ts';
 import { parseWith, readJson, WireError } from '../http.ts';
 import { LIMITS } from '../../../contracts/limits.ts';
@@ -42,7 +43,12 @@ function millis(seconds: number | null | undefined): number {
   return seconds === null || seconds === undefined ? LIMITS.e2bTimeoutDefaultMs : seconds * 1_000;
 }
 
-export async function create(request: ControlRequest): Promise<ControlAnswer> {
+/** SDKs of before 2.51 send `allow_internet_access: true` unless their program says otherwise: it says nothing then. */
+export function createOlder(request: ControlRequest): Promise<ControlAnswer> {
+  return create(request, true);
+}
+
+export async function create(request: ControlRequest, isOlder = false): Promise<ControlAnswer> {
   const { deps, principal, req } = request;
   const body = await readJson(req, createBody);
   const made = await createSandbox(deps, principal, {
@@ -54,6 +60,10 @@ export async function create(request: ControlRequest): Promise<ControlAnswer> {
     onTimeout: body.autoPause === true ? 'pause' : 'kill',
     autoResume: body.autoResume?.enabled ?? false,
     network: body.network ?? {},
+    egress: egressOf(deps, {
+      internet: isOlder && body.allow_internet_access === true ? null : body.allow_internet_access,
+      ...body.network,
+    }),
     snapshot: await startOf(request, body.templateID),
   });
   return { status: 201, body: renderHandle(deps, made) };
@@ -73,7 +83,7 @@ async function startOf({ deps, principal }: ControlRequest, template: string): P
 }
 
 export async function get(request: ControlRequest): Promise<ControlAnswer> {
-  return { status: 200, body: renderDetail(await row(request)) };
+  return { status: 200, body: renderDetail(await row(request), request.deps.egress !== null) };
 }
 
 export async function list({ deps, principal, query }: ControlRequest): Promise<ControlAnswer> {
@@ -144,9 +154,11 @@ export async function pause(request: ControlRequest): Promise<ControlAnswer> {
 
 /** Replaces the whole: what is not named is cleared. */
 export async function setNetwork(request: ControlRequest): Promise<ControlAnswer> {
-  const { allow_internet_access: _, ...network } = await readJson(request.req, networkBody);
+  const { allow_internet_access: internet, ...network } = await readJson(request.req, networkBody);
   const sandbox = await row(request);
-  await setE2bNetwork(request.deps.pool, sandbox.id, network);
+  const egress = egressOf(request.deps, { internet, ...network });
+  await setE2bNetwork(request.deps.pool, sandbox.id, network, egress);
+  if (sandbox.state === 'running') await refreshEgress(request.deps, sandbox.id);
   return { status: 204 };
 }
 
