@@ -129,6 +129,8 @@ export async function refOf(deps: E2bDeps, row: E2bSandboxRow): Promise<SandboxR
 /** Wakes it when it is paused, and makes it live at least this long. True when it was paused. */
 export async function connectSandbox(deps: E2bDeps, row: E2bSandboxRow, timeoutMs: number): Promise<boolean> {
   const ref = await refOf(deps, row);
+  // First: the sweep would take one that wakes with its old time for one that is over.
+  await setE2bTimeout(deps.pool, row.id, timeoutMs, { onlyLater: true });
   const wasPaused = row.state === 'paused' && (await resumeSandbox(deps, row.id, ref));
   await setE2bTimeout(deps.pool, row.id, timeoutMs, { onlyLater: !wasPaused });
   return wasPaused;

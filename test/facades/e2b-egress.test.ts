@@ -15,6 +15,9 @@ const BROKER = fileURLToPath(new URL('../../dist/egress/main.js', import.meta.ur
 const LONG_MS = 240_000;
 const { Sandbox } = sdk;
 
+const curl = async (sandbox: sdk.Sandbox, host: string): Promise<string> =>
+  (await sandbox.commands.run(`curl -s --max-time 100 http://${host}/x`, { timeoutMs: 120_000 })).stdout;
+
 interface Row {
   seq: number;
   team_id: string;
@@ -86,8 +89,6 @@ describe.each(SANDBOX_MODES)('the network of E2B programs, $name', ({ uid }) => 
     made.push(sandbox);
     return sandbox;
   };
-  const curl = async (sandbox: sdk.Sandbox, host: string): Promise<string> =>
-    (await sandbox.commands.run(`curl -s --max-time 100 http://${host}/x`, { timeoutMs: 120_000 })).stdout;
   const rowsOf = async (sandbox: sdk.Sandbox): Promise<Row[]> => {
     const result = await bed.pool.query<Row>(
       `SELECT seq, team_id, session_id, decision, code, host, status FROM egress_requests WHERE sandbox_id = $1 ORDER BY seq`,
