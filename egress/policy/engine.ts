@@ -126,14 +126,19 @@ export class Engine implements PolicyEngine {
   /** A harness inside asks the gateway or calls our tools: under the key of its session, whatever the rules say of hosts. */
   async #service(state: SessionState, place: Place, head: RequestHead, service: OwnService): Promise<Allowed | Denied> {
     const rule = `service: ${service}`;
-    const message = this.#deps.services.refusal(service, state.session, head);
+    const { session } = state;
+    if (session === null) {
+      const message = `${place.target.host} is for harnesses of sessions`;
+      return this.#recorder.deny(state, place, { status: 403, code: 'host_not_allowed', rule, message });
+    }
+    const message = this.#deps.services.refusal(service, session, head);
     if (message !== undefined) {
       return this.#recorder.deny(state, place, { status: 403, code: 'host_not_allowed', rule, message });
     }
     const decision: Decision = { action: 'allow', rule, subject: place.target.host, isInternal: true };
     const admitted = await this.#admit(state, place, decision, NEVER);
     if ('action' in admitted) return admitted;
-    const addressed = await this.#deps.services.addressed(service, state.session, head);
+    const addressed = await this.#deps.services.addressed(service, session, head);
     const entry = this.#recorder.start(state, place, admitted, { names: [], kinds: [] });
     await this.#deps.writer.durable(entry);
     return {

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import * as sdk from 'e2b';
 import * as older from 'e2b-older';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { OWN_SERVICES, ownServiceHost } from '../../contracts/harnesses.ts';
 import { anyFreePort } from '../../cli/stack/ports.ts';
 import { makeE2bBed, type E2bBed } from '../support/e2b-server.ts';
 import { SANDBOX_MODES } from '../support/sandbox-modes.ts';
@@ -130,6 +131,9 @@ describe.each(SANDBOX_MODES)('the network of E2B programs, $name', ({ uid }) => 
       expect(await curl(open, '8.8.8.8')).toContain('rule_denied');
       expect(await curl(open, '1.1.1.1')).toBe('echo of 1.1.1.1');
       expect((await open.getInfo()).allowInternetAccess).toBe(true);
+      // What harnesses of sessions get a key for.
+      for (const service of OWN_SERVICES)
+        expect(await curl(open, ownServiceHost(service))).toContain('host_not_allowed');
       for (const host of ['192.168.0.1', '10.0.0.1', '169.254.169.254']) {
         expect(await curl(open, host)).toContain('address_forbidden');
       }
