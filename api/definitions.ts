@@ -1,5 +1,5 @@
-import type { ModelParam, ToolParam } from '../contracts/agents.ts';
-import type { AgentDefinition, AgentTool, BuiltinToolConfig } from '../contracts/definitions.ts';
+import type { McpServerParam, ModelParam, ToolParam } from '../contracts/agents.ts';
+import type { AgentDefinition, AgentTool, BuiltinToolConfig, McpToolset } from '../contracts/definitions.ts';
 import { BUILTIN_TOOL_NAMES } from '../contracts/definitions.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import { LIMITS } from '../contracts/limits.ts';
@@ -17,7 +17,7 @@ export function resolveModel(param: ModelParam): AgentDefinition['model'] {
 
 /** Tools as stored: defaults applied, names unique. */
 export function resolveTools(params: readonly ToolParam[]): AgentTool[] {
-  const tools = params.map((param, index) => (param.type === 'custom' ? param : resolveToolset(param, index)));
+  const tools = params.map((param, index) => resolveTool(param, index));
   const taken = new Set<string>();
   for (const [index, tool] of tools.entries()) {
     for (const name of namesOf(tool)) {
@@ -28,6 +28,63 @@ export function resolveTools(params: readonly ToolParam[]): AgentTool[] {
     }
   }
   return tools;
+}
+
+function resolveTool(param: ToolParam, index: number): AgentTool {
+  switch (param.type) {
+    case 'custom':
+      return param;
+    case 'agent_toolset_20260401':
+      return resolveToolset(param, index);
+    case 'mcp_toolset':
+      return resolveMcpToolset(param, index);
+  }
+}
+
+/** What a server does is not known to us: people are asked unless the agent's owner says otherwise. */
+function resolveMcpToolset(param: Extract<ToolParam, { type: 'mcp_toolset' }>, index: number): McpToolset {
+  const enabled = param.default_config?.enabled ?? true;
+  const permission = param.default_config?.permission_policy ?? { type: 'always_ask' as const };
+  const seen = new Set<string>();
+  const configs = (param.configs ?? []).map((config, at) => {
+    const field = `tools[${index}].configs[${at}].name`;
+    if (seen.has(config.name)) {
+      throw new LonghaulError('invalid_request', `${config.name} is configured twice`, { field });
+    }
+    seen.add(config.name);
+    return {
+      name: config.name,
+      enabled: config.enabled ?? enabled,
+      permission_policy: config.permission_policy ?? permission,
+    };
+  });
+  return {
+    type: 'mcp_toolset',
+    mcp_server_name: param.mcp_server_name,
+    default_config: { enabled, permission_policy: permission },
+    configs,
+  };
+}
+
+/** Servers as stored. Throws when two have one name, or a toolset names one that is not there. */
+export function resolveMcpServers(
+  params: readonly McpServerParam[],
+  tools: readonly AgentTool[],
+): AgentDefinition['mcp_servers'] {
+  const names = new Set<string>();
+  for (const [index, { name }] of params.entries()) {
+    if (names.has(name)) {
+      const field = `mcp_servers[${index}].name`;
+      throw new LonghaulError('invalid_request', `there are two servers named ${name}`, { field });
+    }
+    names.add(name);
+  }
+  for (const [index, tool] of tools.entries()) {
+    if (tool.type !== 'mcp_toolset' || names.has(tool.mcp_server_name)) continue;
+    const field = `tools[${index}].mcp_server_name`;
+    throw new LonghaulError('invalid_request', `${tool.mcp_server_name} is not in mcp_servers`, { field });
+  }
+  return params.map(({ name, url }) => ({ type: 'url', name, url }));
 }
 
 function resolveToolset(param: Extract<ToolParam, { type: 'agent_toolset_20260401' }>, index: number): AgentTool {
@@ -63,7 +120,7 @@ function namesOf(tool: AgentTool): string[] {
         (name) => tool.configs.find((config) => config.name === name)?.enabled ?? tool.default_config.enabled,
       );
     case 'mcp_toolset':
-      return [];
+      return [`mcp_toolset of ${tool.mcp_server_name}`];
   }
 }
 

@@ -2,6 +2,8 @@
 import type { AgentDefinition, AgentToolset, BuiltinToolName } from './definitions.ts';
 import { BUILTIN_TOOL_NAMES } from './definitions.ts';
 import { LIMITS } from './limits.ts';
+import type { McpListing } from './mcp.ts';
+import { mcpPermission, mcpToolName } from './mcp.ts';
 
 /** A tool as the model is told about it. */
 export interface ToolDefinition {
@@ -109,8 +111,11 @@ export function hasHands(agent: AgentDefinition): boolean {
   return toolset !== undefined && (['bash', 'read', 'write'] as const).some((name) => isEnabled(toolset, name));
 }
 
-/** The agent's tools in an order that never changes, so that provider caches hold: built-in by name, then custom. */
-export function toolDefinitions(agent: AgentDefinition): ToolDefinition[] {
+/** Names that every provider takes. */
+const MODEL_TOOL_NAME = /^[A-Za-z0-9_-]{1,128}$/;
+
+/** The agent's tools in an order that never changes, so that provider caches hold: built-in by name, then custom, then those of MCP servers. */
+export function toolDefinitions(agent: AgentDefinition, listings: readonly McpListing[] = []): ToolDefinition[] {
   const toolset = toolsetOf(agent);
   const builtin =
     toolset === undefined
@@ -119,6 +124,24 @@ export function toolDefinitions(agent: AgentDefinition): ToolDefinition[] {
   const custom = agent.tools
     .flatMap((tool) => (tool.type === 'custom' ? [tool] : []))
     .map(({ name, description, input_schema }) => ({ name, description, input_schema }))
-    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
-  return [...builtin, ...custom];
+    .toSorted(byName);
+  const taken = new Set(custom.map(({ name }) => name));
+  const remote = listings
+    .flatMap((listing) => enabledMcpTools(agent, listing).map((tool) => renamed(listing.server, tool)))
+    .filter(({ name }) => MODEL_TOOL_NAME.test(name) && !taken.has(name))
+    .toSorted(byName);
+  return [...builtin, ...custom, ...remote];
+}
+
+/** Those tools of a server that the agent's definition lets it use. */
+export function enabledMcpTools(agent: AgentDefinition, { server, tools }: McpListing): ToolDefinition[] {
+  return tools.filter(({ name }) => mcpPermission(agent, { server, tool: name }) !== undefined).toSorted(byName);
+}
+
+function renamed(server: string, tool: ToolDefinition): ToolDefinition {
+  return { ...tool, name: mcpToolName({ server, tool: tool.name }) };
+}
+
+function byName(a: ToolDefinition, b: ToolDefinition): number {
+  return a.name < b.name ? -1 : 1;
 }

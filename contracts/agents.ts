@@ -4,7 +4,9 @@ import { BUILTIN_TOOL_NAMES } from './definitions.ts';
 import { AGENT_HARNESSES, PLACEMENTS } from './harnesses.ts';
 import { descriptionField, metadata, metadataPatch, nameField, notSupportedYet, time } from './fields.ts';
 import { LIMITS } from './limits.ts';
+import { OWN_MCP_SERVER } from './mcp.ts';
 import { boolParam, createdFromTo, intParam, pageParams } from './paging.ts';
+import { serverUrl } from './vaults.ts';
 
 const permissionPolicy = z.strictObject({ type: z.enum(['always_allow', 'always_ask', 'auto']) });
 const effort = z.enum(['low', 'medium', 'high', 'xhigh', 'max']);
@@ -44,14 +46,36 @@ const customTool = z.strictObject({
   description: z.string().min(1).max(10_000),
   input_schema: z.looseObject({ type: z.literal('object') }),
 });
+const mcpConfig = { enabled: z.boolean().nullish(), permission_policy: permissionPolicy.nullish() };
+const mcpToolsetParam = z.strictObject({
+  type: z.literal('mcp_toolset'),
+  mcp_server_name: z.string().min(1).max(64),
+  configs: z
+    .array(z.strictObject({ name: z.string().min(1).max(128), ...mcpConfig }))
+    .max(LIMITS.mcpToolsPerServer)
+    .nullish(),
+  default_config: z.strictObject(mcpConfig).nullish(),
+});
 export const toolsParam = z
   .array(
-    z.discriminatedUnion('type', [toolsetParam, customTool], {
-      error: 'must be agent_toolset_20260401 or custom (mcp_toolset is not supported yet)',
+    z.discriminatedUnion('type', [toolsetParam, mcpToolsetParam, customTool], {
+      error: 'must be agent_toolset_20260401, mcp_toolset or custom',
     }),
   )
   .max(LIMITS.toolsPerAgent);
 export type ToolParam = z.infer<typeof toolsParam>[number];
+
+const mcpServerParam = z.strictObject({
+  type: z.literal('url'),
+  name: z
+    .string()
+    .max(64)
+    .regex(/^[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*$/, 'must be letters and digits, with single - or _ between them')
+    .refine((name) => name !== OWN_MCP_SERVER, `${OWN_MCP_SERVER} is the name of our own`),
+  url: serverUrl,
+});
+const mcpServersParam = z.array(mcpServerParam).max(LIMITS.mcpServersPerAgent);
+export type McpServerParam = z.infer<typeof mcpServerParam>;
 export type ModelParam = z.infer<typeof modelParam>;
 
 const systemField = z.string().max(LIMITS.systemPromptChars).nullable().optional();
@@ -70,7 +94,6 @@ const harnessFields = {
     .meta({ description: 'Which agent behind the harness, where it has several' }),
 };
 const unsupported = {
-  mcp_servers: notSupportedYet(),
   skills: notSupportedYet(),
   multiagent: notSupportedYet(),
   execution_identity: notSupportedYet(
@@ -88,6 +111,7 @@ export const agentCreate = z
     description: descriptionField,
     system: systemField,
     tools: toolsParam.optional(),
+    mcp_servers: mcpServersParam.nullish(),
     metadata: metadata.optional(),
     ...harnessFields,
     ...cacheFields,
@@ -110,6 +134,7 @@ export const agentUpdate = z
     description: descriptionField,
     system: systemField,
     tools: toolsParam.nullish(),
+    mcp_servers: mcpServersParam.nullish(),
     metadata: metadataPatch,
     ...harnessFields,
     ...cacheFields,

@@ -78,6 +78,11 @@ export const LIMITS = {
   mcpCallMs: 6 * 3_600_000,
   hookDecisionMs: 30_000,
   platformToolTextChars: 10_000,
+  mcpToolsPerServer: 200,
+  mcpToolBytes: 64 * 1024,
+  mcpListMs: 15_000,
+  mcpListingTtlMs: 3_600_000,
+  mcpMessageBytes: 4 * 1024 * 1024,
   artifactsListed: 200,
 
   /** Prompt */

@@ -113,7 +113,7 @@ const rules = { methods: methodList.nullish().meta(OURS), paths: pathList.nullis
 
 const SECURE = 'must be an https URL without user, password or fragment; http on loopback only';
 /** The URL in the form in which it is compared. */
-const serverUrl = z
+export const serverUrl = z
   .string()
   .max(2_048)
   .transform((text, context) => {

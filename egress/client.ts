@@ -30,6 +30,25 @@ export function egressClientConfig(env: Record<string, string | undefined>): Egr
   return { url: url.replace(/\/$/, ''), token };
 }
 
+/** One message for an MCP server of the session's agent. */
+export interface McpMessage {
+  /** Its name in the agent's definition: the address is the broker's to know. */
+  server: string;
+  method: 'POST' | 'DELETE';
+  headers: Record<string, string>;
+  body: string | null;
+  timeoutMs: number;
+}
+
+export type McpAnswer =
+  | { kind: 'answered'; status: number; contentType: string; mcpSessionId: string | null; body: string }
+  /** The network policy of the session says no. */
+  | { kind: 'refused'; reason: string }
+  /** It is certain that the server did not get it. */
+  | { kind: 'unsent'; reason: string }
+  /** It may have got it. */
+  | { kind: 'lost'; reason: string };
+
 const CALL_MS = 15_000;
 /** Two tries at a server and a renewal between them; less than a transaction of the api may wait. */
 const VALIDATE_MS = 25_000;
@@ -94,6 +113,12 @@ export class EgressClient {
   async validateCredential(credentialId: string): Promise<Omit<CredentialValidation, 'type'>> {
     const path = `/credentials/${encodeURIComponent(credentialId)}/validate`;
     return (await this.#call('POST', path, {}, undefined, VALIDATE_MS)) as Omit<CredentialValidation, 'type'>;
+  }
+
+  /** Sends a message to an MCP server of the session's agent, with the credential that the session has for it. */
+  async mcp(sessionId: string, message: McpMessage, signal?: AbortSignal): Promise<McpAnswer> {
+    const path = `/sessions/${encodeURIComponent(sessionId)}/mcp`;
+    return (await this.#call('POST', path, message, signal, message.timeoutMs + CALL_MS)) as McpAnswer;
   }
 
   async #call(

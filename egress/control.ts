@@ -5,7 +5,8 @@ import { LonghaulError } from '../contracts/error-codes.ts';
 import { newId } from '../contracts/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { OpenVault } from '../vault/broker.ts';
-import type { EgressAccess } from './client.ts';
+import { LIMITS } from '../contracts/limits.ts';
+import type { EgressAccess, McpAnswer, McpMessage } from './client.ts';
 
 /** What the control interface asks of the broker. */
 export interface ControlTarget {
@@ -29,6 +30,14 @@ export const egressPoint = z.strictObject({
 const attachBody = z.strictObject({ sessionId: id.nullable(), point: egressPoint.nullable() });
 const redactBody = z.strictObject({ sessionId: id, texts: z.array(z.string()).max(1_000) });
 
+const mcpBody = z.strictObject({
+  server: z.string().min(1).max(64),
+  method: z.enum(['POST', 'DELETE']),
+  headers: z.record(z.string().max(64), z.string().max(1_024)),
+  body: z.string().max(LIMITS.mcpMessageBytes).nullable(),
+  timeoutMs: z.int().min(1).max(LIMITS.toolTimeoutMaxMs),
+});
+
 export type EgressPoint = z.infer<typeof egressPoint>;
 
 const BODY_BYTES = 8 * 1024 * 1024;
@@ -45,13 +54,14 @@ const json = (value: object): Answer => ({
   text: JSON.stringify(value),
 });
 
+/** What needs the vault. */
+interface ControlExtras {
+  vault?: Pick<OpenVault, 'validate'>;
+  sendToMcpServer?: (sessionId: string, message: McpMessage) => Promise<McpAnswer>;
+}
+
 /** The broker's control interface, for worker and api. It listens where no sandbox gets to, and asks for the secret. */
-export function createControl(
-  target: ControlTarget,
-  token: string,
-  logger: Logger,
-  vault?: Pick<OpenVault, 'validate'>,
-): Server {
+export function createControl(target: ControlTarget, token: string, logger: Logger, more: ControlExtras = {}): Server {
   const expected = createHash('sha256').update(token).digest();
   const isTrusted = (req: IncomingMessage): boolean => {
     const given = /^Bearer (.+)$/.exec(req.headers.authorization ?? '')?.[1] ?? '';
@@ -61,7 +71,7 @@ export function createControl(
     const open = await openRoute(req, target);
     if (open !== null) return open;
     if (!isTrusted(req)) throw new LonghaulError('invalid_api_key', 'the control interface needs its own token');
-    return trustedRoute(req, target, vault);
+    return trustedRoute(req, target, more);
   };
   return createServer((req, res) => {
     answer(req).then(
@@ -86,7 +96,7 @@ async function openRoute(req: IncomingMessage, target: ControlTarget): Promise<A
 async function trustedRoute(
   req: IncomingMessage,
   target: ControlTarget,
-  vault: Pick<OpenVault, 'validate'> | undefined,
+  { vault, sendToMcpServer }: ControlExtras,
 ): Promise<Answer> {
   const [, resource = '', name = '', verb = '', ...rest] = (req.url ?? '').split('/').map(decoded);
   const route = rest.length > 0 ? '' : `${req.method ?? ''} ${resource}${verb === '' ? '' : `/${verb}`}`;
@@ -111,6 +121,9 @@ async function trustedRoute(
     case 'POST credentials/validate':
       if (vault === undefined) throw new LonghaulError('credential_unavailable', 'this broker has no vault');
       return json(await vault.validate(checkedId(name)));
+    case 'POST sessions/mcp':
+      if (sendToMcpServer === undefined) throw new LonghaulError('credential_unavailable', 'this broker has no vault');
+      return json(await sendToMcpServer(checkedId(name), await bodyOf(req, mcpBody)));
     case 'POST redact': {
       const body = await bodyOf(req, redactBody);
       return json(await target.redact(body.sessionId, body.texts));

@@ -11,6 +11,7 @@ import { readPolicyConfig } from './policy/config.ts';
 import { Policies } from './policy/policies.ts';
 import { readPortsConfig } from './ports/config.ts';
 import { PortsServer } from './ports/server.ts';
+import { sendToMcpServer } from './mcp.ts';
 import { listenPublicly } from './public-listener.ts';
 
 /** The egress broker: the only way out of a sandbox, and the only process that holds values of secrets. */
@@ -38,7 +39,11 @@ async function main(): Promise<void> {
   const publicListener = config.public === null ? null : await listenPublicly(config.public, broker.front);
   const ports = new PortsServer({ db: pool, url: portsConfig.url, logger });
   await ports.listen(portsConfig.port, portsConfig.host);
-  const control = createControl(broker, config.token, logger, vault);
+  const control = createControl(broker, config.token, logger, {
+    vault,
+    sendToMcpServer: (sessionId, message) =>
+      sendToMcpServer({ pool, policies, outbound: vault.outbound }, sessionId, message),
+  });
   await new Promise<void>((resolve, reject) => {
     control.once('error', reject);
     control.listen(config.port, config.host, resolve);

@@ -16,6 +16,8 @@ import { validateCredential } from './validate.ts';
 /** The half of the vault that opens; the egress broker has the only one. */
 export interface OpenVault {
   secrets: SecretSource;
+  /** For requests of the broker itself. */
+  outbound: Outbound;
   /** Tries an OAuth credential at its server. */
   validate(credentialId: string): Promise<Omit<CredentialValidation, 'type'>>;
   close(): Promise<void>;
@@ -44,6 +46,7 @@ export function openVault(given: {
   });
   return {
     secrets,
+    outbound,
     validate: (credentialId) => validateCredential({ pool, ring, outbound, clock }, credentialId),
     close: async () => {
       await secrets.close();

@@ -14,6 +14,7 @@ export interface Reach {
 export interface OutboundAnswer {
   status: number;
   contentType: string;
+  mcpSessionId: string | null;
   text: string;
   isTruncated: boolean;
 }
@@ -30,10 +31,12 @@ export class OutboundError extends Error {
 }
 
 interface OutboundRequest {
-  method: 'GET' | 'POST' | 'PUT';
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   headers: Record<string, string>;
   body?: string;
   timeoutMs: number;
+  /** Of the answer. */
+  maxBytes?: number;
 }
 
 type LookupCallback = (error: Error | null, addresses: dns.LookupAddress[]) => void;
@@ -77,7 +80,13 @@ export class Outbound {
         body: sent.body ?? null,
         signal,
       });
-      return { status: answer.statusCode, contentType: contentTypeOf(answer), ...(await bodyOf(answer.body)) };
+      const maxBytes = sent.maxBytes ?? LIMITS.vaultAnswerBytes;
+      return {
+        status: answer.statusCode,
+        contentType: headerOf(answer, 'content-type') ?? '',
+        mcpSessionId: headerOf(answer, 'mcp-session-id') ?? null,
+        ...(await bodyOf(answer.body, maxBytes)),
+      };
     } catch (error) {
       throw new OutboundError(reasonOf(error), !isBeforeSending(error));
     }
@@ -108,21 +117,21 @@ function refusal(host: string): Error & { code: string } {
   return Object.assign(new Error(message), { code: 'ENOTFOUND' });
 }
 
-function contentTypeOf(answer: Dispatcher.ResponseData): string {
-  const value = answer.headers['content-type'];
-  return (Array.isArray(value) ? value[0] : value) ?? '';
+function headerOf(answer: Dispatcher.ResponseData, name: string): string | undefined {
+  const value = answer.headers[name];
+  return Array.isArray(value) ? value[0] : value;
 }
 
-async function bodyOf(body: AsyncIterable<Buffer>): Promise<{ text: string; isTruncated: boolean }> {
+async function bodyOf(body: AsyncIterable<Buffer>, maxBytes: number): Promise<{ text: string; isTruncated: boolean }> {
   const pieces: Buffer[] = [];
   let sizeBytes = 0;
   for await (const piece of body) {
     pieces.push(piece);
     sizeBytes += piece.length;
-    if (sizeBytes > LIMITS.vaultAnswerBytes) break;
+    if (sizeBytes > maxBytes) break;
   }
-  const isTruncated = sizeBytes > LIMITS.vaultAnswerBytes;
-  return { text: Buffer.concat(pieces).subarray(0, LIMITS.vaultAnswerBytes).toString('utf8'), isTruncated };
+  const isTruncated = sizeBytes > maxBytes;
+  return { text: Buffer.concat(pieces).subarray(0, maxBytes).toString('utf8'), isTruncated };
 }
 
 const BEFORE_SENDING = new Set([

@@ -5,7 +5,7 @@ import { requireRow, withTransaction } from '../../db/pool.ts';
 import type { ApprovalRow } from '../../db/queries/approvals.ts';
 import { consumeApproval, decideApproval, expireApproval, getApproval } from '../../db/queries/approvals.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
-import { getEffect, moveEffect } from '../../db/queries/effects.ts';
+import { getEffect, moveEffect, resultEvent } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import { endApprovalInputs } from '../../db/queries/inputs.ts';
 import { lockSession } from '../../db/queries/session-status.ts';
@@ -95,13 +95,7 @@ async function close(tx: Queryable, effect: EffectRow, ok: boolean, text: string
   if (!open || !(await moveEffect(tx, effect.id, effect.state, to, { result: { content }, isError: !ok }))) {
     return 'closed';
   }
-  await appendEvents(tx, effect.sessionId, [
-    {
-      type: 'agent.tool_result',
-      dedupeKey: `result/${effect.id}/settled`,
-      payload: { tool_use_id: effect.id, content, is_error: !ok },
-    },
-  ]);
+  await appendEvents(tx, effect.sessionId, [resultEvent(effect, 'settled', { content, isError: !ok })]);
   return 'closed';
 }
 

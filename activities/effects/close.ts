@@ -6,7 +6,7 @@ import { withTransaction } from '../../db/pool.ts';
 import { consumeApproval, findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectRow } from '../../db/queries/effects.ts';
-import { getEffect, moveEffect } from '../../db/queries/effects.ts';
+import { getEffect, moveEffect, resultEvent } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import { takeNote } from '../../db/queries/sandboxes.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
@@ -29,13 +29,8 @@ export async function finishEffect(
     const content = [...(await noteFor(tx, effect)), ...outcome.content];
     const change = { result: { content }, isError: outcome.isError };
     if (!(await moveEffect(tx, effect.id, 'started', to, change, effect.generation))) return;
-    await appendEvents(tx, session.id, [
-      {
-        type: 'agent.tool_result',
-        dedupeKey: `result/${effect.id}/${effect.generation}`,
-        payload: { tool_use_id: effect.id, content, is_error: outcome.isError },
-      },
-    ]);
+    const { isError } = outcome;
+    await appendEvents(tx, session.id, [resultEvent(effect, effect.generation, { content, isError })]);
     await audit(tx, session, effect, to);
   });
   return outcomeOf(deps, session, await getEffect(deps.pool, effect.id));
@@ -64,13 +59,7 @@ export async function failUnstarted(
     }
     const change = { result: { content }, isError: true };
     if (!(await moveEffect(tx, effect.id, 'started', 'failed', change, effect.generation))) return;
-    await appendEvents(tx, session.id, [
-      {
-        type: 'agent.tool_result',
-        dedupeKey: `result/${effect.id}/${effect.generation}`,
-        payload: { tool_use_id: effect.id, content, is_error: true },
-      },
-    ]);
+    await appendEvents(tx, session.id, [resultEvent(effect, effect.generation, { content, isError: true })]);
     await audit(tx, session, effect, 'failed');
   });
   return outcomeOf(deps, session, await getEffect(deps.pool, effect.id));

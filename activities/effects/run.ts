@@ -39,7 +39,7 @@ async function startOrAttach(deps: ActivityDeps, args: RunEffectArgs, signal: Ab
   const session = await loadSessionForTurn(deps.pool, args.sessionId);
   const before = await getEffect(deps.pool, args.effectId);
   if (before.state !== 'allowed' && before.state !== 'started') return outcomeOf(deps, session, before);
-  if (isOutside(before)) return runOutside(deps, session, before, signal);
+  if (isOutside(before)) return runOutside(deps, session, before, { timeoutMs: args.timeoutMs, signal });
   const leased = await leaseSandbox(deps, session, signal);
   if (leased.kind === 'unprepared') return { outcome: 'unprepared' };
   if (leased.kind === 'failed') {

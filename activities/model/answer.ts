@@ -4,6 +4,7 @@ import type { EventDraft } from '../../db/queries/events.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { AssistantBlock } from '../../db/queries/turns.ts';
 import type { StepRef } from '../../workflows/activity-types.ts';
+import { splitMcpToolName } from '../../contracts/mcp.ts';
 import { derivedId, digestOf } from '../digest.ts';
 import type { Judgement } from './policy.ts';
 import { evaluationOf, judge } from './policy.ts';
@@ -129,11 +130,12 @@ export function toolUseEvent(effect: EffectDraft, judgement: Judgement): EventDr
     return { ...base, type: 'agent.custom_tool_use', payload: { name: effect.tool, input: effect.input } };
   }
   const evaluation = evaluationOf(judgement);
+  const place = effect.kind === 'mcp' ? splitMcpToolName(effect.tool) : undefined;
   return {
     ...base,
-    type: 'agent.tool_use',
+    type: place === undefined ? 'agent.tool_use' : 'agent.mcp_tool_use',
     payload: {
-      name: effect.tool,
+      ...(place === undefined ? { name: effect.tool } : { mcp_server_name: place.server, name: place.tool }),
       input: effect.input,
       evaluated_permission: effect.verdict,
       ...(evaluation === undefined ? {} : { evaluation }),

@@ -4,6 +4,7 @@ import type { PermissionPolicy, PolicyVerdict } from '../../contracts/states.ts'
 import { assertNever } from '../../contracts/states.ts';
 import { isBuiltinTool } from '../../contracts/tool-inputs.ts';
 import { isEnabled, toolsetOf } from '../../contracts/agent-tools.ts';
+import { mcpPermission, mcpPlaceOf } from '../../contracts/mcp.ts';
 import type { PlatformToolName } from '../../contracts/platform-tools.ts';
 import { platformTool } from '../../contracts/platform-tools.ts';
 
@@ -11,7 +12,7 @@ import { platformTool } from '../../contracts/platform-tools.ts';
 export const POLICY_VERSION = 'permissions/1';
 
 export interface Judgement {
-  kind: 'builtin' | 'custom' | 'invalid' | 'harness' | 'platform';
+  kind: 'builtin' | 'custom' | 'invalid' | 'harness' | 'platform' | 'mcp';
   verdict: PolicyVerdict;
   /** For people: which rule said so. */
   reason: string;
@@ -27,15 +28,27 @@ export function judge(agent: AgentDefinition, tool: string): Judgement {
   }
   const platform = platformTool(agent, tool);
   if (platform !== undefined) return judgePlatform(platform);
+  const place = mcpPlaceOf(agent, tool);
+  if (place !== undefined) {
+    const permission = mcpPermission(agent, place);
+    if (permission === undefined) return unknownTool(tool);
+    const policy = permission.type;
+    // What a server says of its own tools is no reason to trust them.
+    return { kind: 'mcp', policy, idempotent: false, ...verdictOf(policy, false) };
+  }
   const toolset = toolsetOf(agent);
   if (toolset === undefined || !isBuiltinTool(tool) || !isEnabled(toolset, tool)) {
-    const reason = `the agent has no tool named ${tool}`;
-    return { kind: 'invalid', verdict: 'deny', reason, policy: null, idempotent: true };
+    return unknownTool(tool);
   }
   const config = toolset.configs.find((entry) => entry.name === tool);
   const policy = (config?.permission_policy ?? toolset.default_config.permission_policy).type;
   const readOnly = READ_ONLY_TOOLS.includes(tool);
   return { kind: 'builtin', policy, idempotent: readOnly, ...verdictOf(policy, readOnly) };
+}
+
+function unknownTool(tool: string): Judgement {
+  const reason = `the agent has no tool named ${tool}`;
+  return { kind: 'invalid', verdict: 'deny', reason, policy: null, idempotent: true };
 }
 
 /** Tools of the product change nothing but its own record, and asking a person is what the last one is for. */

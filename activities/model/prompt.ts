@@ -8,6 +8,7 @@ import type { AssistantBlock } from '../../db/queries/turns.ts';
 import { firstKept, LEFT_OUT, SHORT_RESULT_BYTES } from './cut.ts';
 import type { ToolDefinition } from '../../contracts/agent-tools.ts';
 import { hasHands, toolDefinitions } from '../../contracts/agent-tools.ts';
+import type { McpListing } from '../../contracts/mcp.ts';
 
 export type PromptMessage =
   { role: 'user'; content: (ContentBlock | ToolResultBlock)[] } | { role: 'assistant'; content: AssistantBlock[] };
@@ -65,13 +66,14 @@ export async function buildPrompt(
   sessionId: string,
   agent: AgentDefinition,
   note: string,
+  listings: readonly McpListing[] = [],
 ): Promise<Prompt> {
   const shortBytes = SHORT_RESULT_BYTES;
   // Sizes first: what is too much is never loaded.
   const outline = await readOutline(db, sessionId, { shortBytes, limit: LIMITS.promptSteps + 1 });
   const conversation = await readConversation(db, sessionId, { from: firstKept(outline), shortBytes });
   return {
-    tools: toolDefinitions(agent),
+    tools: toolDefinitions(agent, listings),
     system: [agent.system ?? '', hasHands(agent) ? note : ''].filter((part) => part !== '').join('\n\n'),
     skills: agent.skills,
     messages: mergeNeighbours(messagesOf(conversation)),

@@ -8,7 +8,7 @@ import { findLatestForEffect } from '../../db/queries/approvals.ts';
 import { insertAudit } from '../../db/queries/audit.ts';
 import type { EffectDraft, EffectRow } from '../../db/queries/effects.ts';
 import { isInterrupted } from '../../db/queries/inputs.ts';
-import { insertEffects, listEffects } from '../../db/queries/effects.ts';
+import { insertEffects, listEffects, resultEvent } from '../../db/queries/effects.ts';
 import { appendEvents } from '../../db/queries/events.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import { lockSession, setRunning } from '../../db/queries/session-status.ts';
@@ -85,17 +85,13 @@ export async function recordVerdicts(
 async function appendDenials(
   tx: Queryable,
   sessionId: string,
-  effects: Pick<EffectRow, 'id' | 'state' | 'result'>[],
+  effects: Pick<EffectRow, 'id' | 'kind' | 'state' | 'result'>[],
 ): Promise<void> {
   const denied = effects.filter((effect) => effect.state === 'denied');
   await appendEvents(
     tx,
     sessionId,
-    denied.map((effect) => ({
-      type: 'agent.tool_result',
-      dedupeKey: `result/${effect.id}/1`,
-      payload: { tool_use_id: effect.id, content: effect.result?.content ?? [], is_error: true },
-    })),
+    denied.map((effect) => resultEvent(effect, 1, { content: effect.result?.content ?? [], isError: true })),
   );
 }
 

@@ -20,6 +20,7 @@ import { modelStartId, placeOf, textEventIds } from './answer.ts';
 import { callModel, cancelModelCall } from './gateway-client.ts';
 import { asContextError } from './cut.ts';
 import { LivePublisher } from './live-text.ts';
+import { mcpListings } from '../mcp/listing.ts';
 import { networkOf, reachOf } from '../sandbox/network.ts';
 import { buildPrompt, workspaceNote } from './prompt.ts';
 import { recordAnswer, recordedResult } from './record.ts';
@@ -108,8 +109,9 @@ async function ask(
   model: string,
   signal: AbortSignal,
 ): Promise<ModelAnswer> {
+  const listings = await mcpListings(deps, session, { isTurnStart: at.step === 0 }, signal);
   const [prompt, key, traceparent] = await Promise.all([
-    buildPrompt(deps.pool, session.id, session.agent, await noteOf(deps, session)),
+    buildPrompt(deps.pool, session.id, session.agent, await noteOf(deps, session), listings),
     keys.keyOf(session),
     turnContext(deps, at),
   ]);

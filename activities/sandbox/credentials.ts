@@ -1,7 +1,7 @@
 import type { SessionCredential } from '../../contracts/credentials.ts';
 import { listSessionCredentials } from '../../db/queries/session-credentials.ts';
 import type { ActivityDeps } from '../deps.ts';
-import { prepareCredentials } from '../vault/prepare.ts';
+import { prepareCredentials } from '../../vault/prepare.ts';
 
 /** Gives the session what its vaults hold, and returns it. */
 export async function prepareSessionCredentials(deps: ActivityDeps, sessionId: string): Promise<SessionCredential[]> {

@@ -5,7 +5,7 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { PreToolUse, PreToolUseDecision } from '../../contracts/harness-hooks.ts';
 import type { CallExecutor } from '../../contracts/harnesses.ts';
 import { LIMITS } from '../../contracts/limits.ts';
-import { OWN_MCP_SERVER } from '../../contracts/mcp.ts';
+import { mcpPlaceOf, OWN_MCP_SERVER, splitMcpToolName } from '../../contracts/mcp.ts';
 import { assertNever } from '../../contracts/states.ts';
 import { readCallStatus } from '../../db/queries/harness-calls.ts';
 import type { AskedCall } from '../../temporal/tool-calls.ts';
@@ -58,11 +58,9 @@ export async function judgeToolUse(
 
 /** Tools of ours come to the hook by the names that our MCP endpoints give them; they run with us, the others in the harness. */
 function placeOf(agent: AgentDefinition, name: string): { executor: CallExecutor; tool: string } {
-  const [, server, tool] = /^mcp__(.+?)__(.+)$/.exec(name) ?? [];
-  if (server === undefined || tool === undefined) return { executor: 'harness', tool: name };
-  if (server === OWN_MCP_SERVER) return { executor: 'platform', tool };
-  const isOurs = agent.mcp_servers.some((known) => known.name === server);
-  return { executor: isOurs ? 'platform' : 'harness', tool: name };
+  const place = splitMcpToolName(name);
+  if (place?.server === OWN_MCP_SERVER) return { executor: 'platform', tool: place.tool };
+  return { executor: mcpPlaceOf(agent, name) === undefined ? 'harness' : 'platform', tool: name };
 }
 
 /** A call that the platform runs: the session runs it as soon as it may, the harness then gets the result over MCP. */

@@ -1,7 +1,7 @@
 import { agent, agentCreate } from '../../contracts/agents.ts';
 import { insertAgent } from '../../db/queries/agents.ts';
 import { resolveCaching } from '../caching.ts';
-import { resolveModel, resolveTools } from '../definitions.ts';
+import { resolveMcpServers, resolveModel, resolveTools } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
 import { resolveHarness } from '../harness-fields.ts';
 import { renderAgent } from '../render/agents.ts';
@@ -14,6 +14,7 @@ export const createAgent = endpoint({
   body: agentCreate,
   response: agent,
   async handle({ db, principal }, { body }) {
+    const tools = resolveTools(body.tools ?? []);
     const row = await insertAgent(
       db,
       { teamId: principal.teamId, createdBy: principal.userId },
@@ -22,8 +23,8 @@ export const createAgent = endpoint({
         description: body.description ?? null,
         model: resolveModel(body.model),
         system: body.system ?? null,
-        tools: resolveTools(body.tools ?? []),
-        mcp_servers: [],
+        tools,
+        mcp_servers: resolveMcpServers(body.mcp_servers ?? [], tools),
         skills: [],
         multiagent: null,
         metadata: body.metadata ?? {},

@@ -88,6 +88,7 @@ import { createVault } from './create-vault.ts';
 import { listVaults } from './list-vaults.ts';
 import { harnessPreToolUse } from './harness-pre-tool-use.ts';
 import { mcp } from './mcp.ts';
+import { mcpServer } from './mcp-server.ts';
 import { getVault } from './get-vault.ts';
 import { updateVault } from './update-vault.ts';
 import { archiveVault } from './archive-vault.ts';
@@ -212,6 +213,7 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   getModelPolicy,
   updateModelPolicy,
   mcp,
+  mcpServer,
   harnessPreToolUse,
   getHealth,
   getReadiness,

@@ -5,7 +5,7 @@ import type { AgentDefinition } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { insertAgentVersion, lockAgent } from '../../db/queries/agents.ts';
 import { resolveCaching, withoutCaching } from '../caching.ts';
-import { patchMetadata, patchText, resolveModel, resolveTools } from '../definitions.ts';
+import { patchMetadata, patchText, resolveMcpServers, resolveModel, resolveTools } from '../definitions.ts';
 import { endpoint } from '../endpoint.ts';
 import { resolveHarness, withoutHarness } from '../harness-fields.ts';
 import { renderAgent } from '../render/agents.ts';
@@ -33,13 +33,16 @@ export const updateAgent = endpoint({
 });
 
 function applyEdit(before: AgentDefinition, edit: AgentUpdate): AgentDefinition {
+  const tools = edit.tools === undefined ? before.tools : resolveTools(edit.tools ?? []);
+  const servers = edit.mcp_servers === undefined ? before.mcp_servers : (edit.mcp_servers ?? []);
   return {
     ...withoutHarness(withoutCaching(before)),
     name: edit.name ?? before.name,
     description: patchText(before.description, edit.description),
     model: edit.model === undefined ? before.model : resolveModel(edit.model),
     system: patchText(before.system, edit.system),
-    tools: edit.tools === undefined ? before.tools : resolveTools(edit.tools ?? []),
+    tools,
+    mcp_servers: resolveMcpServers(servers, tools),
     metadata: patchMetadata(before.metadata, edit.metadata),
     ...resolveHarness(edit, before),
     ...resolveCaching(edit, before),

@@ -5,6 +5,7 @@ import { EFFECT_MOVES } from '../../contracts/states.ts';
 import type { Queryable } from '../pool.ts';
 import { requireRow } from '../pool.ts';
 import { toCamel } from '../rows.ts';
+import type { EventDraft } from './events.ts';
 
 export interface EffectResult {
   content: ContentBlock[];
@@ -130,6 +131,20 @@ export async function listFilesRead(db: Queryable, sessionId: string, limit: num
     [sessionId, limit],
   );
   return result.rows.map(({ path }) => path).toReversed();
+}
+
+/** The event that tells how a tool call ended, as clients know it for a tool of its kind; told once under `mark`. */
+export function resultEvent(
+  effect: Pick<EffectRow, 'id' | 'kind'>,
+  mark: string | number,
+  { content, isError }: { content: ContentBlock[]; isError: boolean },
+): EventDraft {
+  const isMcp = effect.kind === 'mcp';
+  return {
+    type: isMcp ? 'agent.mcp_tool_result' : 'agent.tool_result',
+    dedupeKey: `result/${effect.id}/${mark}`,
+    payload: { [isMcp ? 'mcp_tool_use_id' : 'tool_use_id']: effect.id, content, is_error: isError },
+  };
 }
 
 interface EffectChange {

@@ -3,7 +3,7 @@ import type { Pool, Queryable } from '../pool.ts';
 import { withTransaction } from '../pool.ts';
 import { cancelApprovals } from './approvals.ts';
 import type { EffectRow } from './effects.ts';
-import { listOpenEffects, moveEffect } from './effects.ts';
+import { listOpenEffects, moveEffect, resultEvent } from './effects.ts';
 import { appendEvents } from './events.ts';
 import { endInputs, endTurnAnswers } from './inputs.ts';
 import { clearOutages } from './outages.ts';
@@ -81,12 +81,9 @@ async function closeEffects(tx: Queryable, end: TurnEnd): Promise<void> {
     const text = to === 'unknown' ? `Outcome unknown: ${end.reason}` : `Not finished: ${end.reason}`;
     const content = [{ type: 'text' as const, text }];
     if (to !== effect.state) await moveEffect(tx, effect.id, effect.state, to, { result: { content }, isError: true });
+    const told = resultEvent(effect, 'end', { content, isError: true });
     await appendEvents(tx, end.sessionId, [
-      {
-        type: effect.kind === 'custom' ? 'agent.custom_tool_cancelled' : 'agent.tool_result',
-        dedupeKey: `result/${effect.id}/end`,
-        payload: { tool_use_id: effect.id, content, is_error: true },
-      },
+      effect.kind === 'custom' ? { ...told, type: 'agent.custom_tool_cancelled' } : told,
     ]);
   }
 }

@@ -121,6 +121,19 @@ export class Policies implements EgressPolicies {
     };
   }
 
+  /** Work with what is held of a session, for a request of the broker itself; of a session without sandboxes nothing stays. */
+  async use<T>(sessionId: string, work: (state: SessionState) => Promise<T>): Promise<T> {
+    try {
+      return await work(await this.#fresh(sessionId));
+    } finally {
+      if (!this.#open.has(sessionId)) this.#drop(sessionId);
+    }
+  }
+
+  async reload(state: SessionState): Promise<void> {
+    await state.reload(this.#options.pool, this.#options);
+  }
+
   async close(): Promise<void> {
     this.#end.abort();
     await Promise.allSettled(this.#background);

@@ -57,12 +57,56 @@ const PROMPT: Prompt = {
   ],
 };
 
+const listed = (...names: string[]) =>
+  names.map((name) => ({ name, description: '', input_schema: { type: 'object' as const } }));
+
 describe('tools and permissions', () => {
   it('lists tools in one order, whatever the order of the definition, with web_fetch off by default', () => {
     const names = toolDefinitions(AGENT).map((tool) => tool.name);
     expect(names).toEqual(['bash', 'edit', 'grep', 'read', 'write', 'alpha', 'zeta']);
     const shuffled = { ...AGENT, tools: AGENT.tools.toReversed() };
     expect(toolDefinitions(shuffled).map((tool) => tool.name)).toEqual(names);
+  });
+
+  it('has the platform’s tools for other harnesses only, behind custom tools of their names', () => {
+    const harnessed: AgentDefinition = { ...AGENT, harness: 'acp', placement: 'inline' };
+    expect(judge(AGENT, 'request_approval')).toMatchObject({ kind: 'invalid', verdict: 'deny' });
+    expect(judge(harnessed, 'request_approval')).toMatchObject({ kind: 'platform', verdict: 'ask' });
+    expect(judge(harnessed, 'report_issue')).toMatchObject({ kind: 'platform', verdict: 'allow' });
+    const own = { type: 'custom', name: 'report_issue', description: 'r', input_schema: { type: 'object' } } as const;
+    expect(judge({ ...harnessed, tools: [own] }, 'report_issue')).toMatchObject({ kind: 'custom' });
+    expect(inputProblem('report_issue', { titel: 'x' })).toContain('title');
+    expect(inputProblem('request_approval', { title: 'May I?', arguments: { amount: 3 } })).toBeUndefined();
+  });
+
+  it('knows the tools of MCP servers by the agent’s definition alone', () => {
+    const agent: AgentDefinition = {
+      ...AGENT,
+      mcp_servers: [
+        { type: 'url', name: 'shop', url: 'https://shop.example' },
+        { type: 'url', name: 'unused', url: 'https://unused.example' },
+      ],
+      tools: [
+        {
+          type: 'mcp_toolset',
+          mcp_server_name: 'shop',
+          default_config: { enabled: true, permission_policy: { type: 'auto' } },
+          configs: [
+            { name: 'search', enabled: true, permission_policy: { type: 'always_allow' } },
+            { name: 'drop', enabled: false, permission_policy: { type: 'always_allow' } },
+          ],
+        },
+      ],
+    };
+    const verdicts = ['shop__search', 'shop__buy__all', 'shop__drop', 'unused__x', 'other__x'].map(
+      (name) => judge(agent, `mcp__${name}`).verdict,
+    );
+    expect(verdicts).toEqual(['allow', 'ask', 'deny', 'deny', 'deny']);
+    const listings = [
+      { server: 'shop', tools: listed('search', 'drop', 'buy', 'with space'), error: null },
+      { server: 'unused', tools: listed('x'), error: null },
+    ];
+    expect(toolDefinitions(agent, listings).map(({ name }) => name)).toEqual(['mcp__shop__buy', 'mcp__shop__search']);
   });
 
   it.each([

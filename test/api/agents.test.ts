@@ -93,6 +93,38 @@ describe('agents', () => {
     expect(refused.body.error.code).toBe('archived');
   });
 
+  it('stores MCP servers and what of them may be used, with people asked unless it says otherwise', async () => {
+    const servers = [{ type: 'url', name: 'shop', url: 'https://shop.example/mcp' }];
+    const toolset = {
+      type: 'mcp_toolset',
+      mcp_server_name: 'shop',
+      configs: [
+        { name: 'search', permission_policy: { type: 'always_allow' } },
+        { name: 'drop', enabled: false },
+      ],
+    };
+    const made = await api
+      .post('/v1/agents', { name: 'S', model: 'scripted', mcp_servers: servers, tools: [toolset] })
+      .expect(200);
+    expect(made.body.mcp_servers).toEqual(servers);
+    expect(made.body.tools).toEqual([
+      {
+        type: 'mcp_toolset',
+        mcp_server_name: 'shop',
+        default_config: { enabled: true, permission_policy: { type: 'always_ask' } },
+        configs: [
+          { name: 'search', enabled: true, permission_policy: { type: 'always_allow' } },
+          { name: 'drop', enabled: false, permission_policy: { type: 'always_ask' } },
+        ],
+      },
+    ]);
+    const path = `/v1/agents/${made.body.id as string}`;
+    const refused = await api.post(path, { mcp_servers: [] }).expect(400);
+    expect(refused.body.error.field).toBe('tools[0].mcp_server_name');
+    const without = await api.post(path, { mcp_servers: null, tools: null }).expect(200);
+    expect(without.body).toMatchObject({ mcp_servers: [], tools: [], version: 2 });
+  });
+
   it('makes one version of two edits at once when both name the version', async () => {
     const { id } = (await api.post('/v1/agents', { name: 'Racer', model: 'scripted' })).body as { id: string };
     const edits = await Promise.all(
@@ -109,7 +141,27 @@ describe('agents', () => {
       [{ name: '', model: 'm' }, 'name'],
       [{ name: 'A', model: 'm', system: 5 }, 'system'],
       [{ name: 'A', model: { id: 'm', effort: 'huge' } }, 'model.effort'],
-      [{ name: 'A', model: 'm', mcp_servers: [{ type: 'url', name: 'x', url: 'https://x' }] }, 'mcp_servers'],
+      [
+        { name: 'A', model: 'm', mcp_servers: [{ type: 'url', name: 'x', url: 'http://x.example' }] },
+        'mcp_servers[0].url',
+      ],
+      [
+        { name: 'A', model: 'm', mcp_servers: [{ type: 'url', name: 'a__b', url: 'https://x' }] },
+        'mcp_servers[0].name',
+      ],
+      [
+        { name: 'A', model: 'm', mcp_servers: [{ type: 'url', name: 'longhaul', url: 'https://x' }] },
+        'mcp_servers[0].name',
+      ],
+      [
+        {
+          name: 'A',
+          model: 'm',
+          mcp_servers: ['https://x', 'https://y'].map((url) => ({ type: 'url', name: 'x', url })),
+        },
+        'mcp_servers[1].name',
+      ],
+      [{ name: 'A', model: 'm', tools: [{ type: 'mcp_toolset', mcp_server_name: 'x' }] }, 'tools[0].mcp_server_name'],
       [{ name: 'A', model: 'm', skills: [{ type: 'custom', skill_id: 's' }] }, 'skills'],
       [{ name: 'A', model: 'm', multiagent: { type: 'coordinator' } }, 'multiagent'],
       [{ name: 'A', model: 'm', execution_identity: { type: 'aws_role', role_arn: 'x' } }, 'execution_identity'],

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { prepareCredentials } from '../../activities/vault/prepare.ts';
+import { prepareCredentials } from '../../vault/prepare.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { createDeploymentSession } from '../../db/queries/deployments.ts';

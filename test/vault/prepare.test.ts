@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { prepareCredentials } from '../../activities/vault/prepare.ts';
+import { prepareCredentials } from '../../vault/prepare.ts';
 import type { Pool } from '../../db/pool.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { listSessionCredentials } from '../../db/queries/session-credentials.ts';

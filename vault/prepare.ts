@@ -1,17 +1,17 @@
-import { LIMITS } from '../../contracts/limits.ts';
-import { notify } from '../../db/listen.ts';
-import type { Pool } from '../../db/pool.ts';
-import { withTransaction } from '../../db/pool.ts';
-import { insertAudit } from '../../db/queries/audit.ts';
-import { CREDENTIALS_CHANNEL } from '../../db/queries/credentials.ts';
+import { LIMITS } from '../contracts/limits.ts';
+import { notify } from '../db/listen.ts';
+import type { Pool } from '../db/pool.ts';
+import { withTransaction } from '../db/pool.ts';
+import { insertAudit } from '../db/queries/audit.ts';
+import { CREDENTIALS_CHANNEL } from '../db/queries/credentials.ts';
 import {
   findSessionCandidates,
   insertSessionCredential,
   listSessionCredentials,
   type SessionCandidate,
-} from '../../db/queries/session-credentials.ts';
-import { loadSessionForTurn, lockSession } from '../../db/queries/session-status.ts';
-import { mintPlaceholder } from '../../vault/shape.ts';
+} from '../db/queries/session-credentials.ts';
+import { loadSessionForTurn, lockSession } from '../db/queries/session-status.ts';
+import { mintPlaceholder } from './shape.ts';
 
 /** What an activity may return of it: neither values nor placeholders. */
 export interface PreparedCredentials {
