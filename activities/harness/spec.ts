@@ -1,12 +1,12 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { hasHands } from '../../contracts/agent-tools.ts';
-import { OWN_MCP_SERVER } from '../../contracts/mcp.ts';
+import { mcpServersInUse, OWN_MCP_SERVER } from '../../contracts/mcp.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { noteOf } from '../model/step.ts';
 import type { Lease } from '../sandbox/lease.ts';
-import type { HarnessSpec } from './port.ts';
+import type { HarnessSpec, McpEndpoint } from './port.ts';
 import type { SessionSecrets } from './session-secrets.ts';
 import { sessionSecrets } from './session-secrets.ts';
 
@@ -52,13 +52,20 @@ function specWith(deps: ActivityDeps, session: SessionForTurn, secrets: SessionS
     stateDir: path.join(folder, 'state'),
     systemPrompt: null,
     model: { baseUrl: deps.gatewayUrl, key: secrets.key },
-    mcpServers: [{ name: OWN_MCP_SERVER, url: `${apiUrl}/mcp`, headers: bearer(secrets.mcpToken) }],
+    mcpServers: mcpEndpoints(apiUrl, session, secrets),
     hook: { url: `${apiUrl}/v1/harness/hooks/pre-tool-use`, headers: bearer(secrets.hookToken) },
     hands: isInline ? 'platform' : 'own',
     skills: [],
     env: {},
     ...(agent === undefined ? {} : { agent }),
   };
+}
+
+/** Ours first; then the agent's own servers, which are reached through us, too. */
+function mcpEndpoints(apiUrl: string, { agent }: SessionForTurn, { mcpToken }: SessionSecrets): McpEndpoint[] {
+  const headers = bearer(mcpToken);
+  const own = { name: OWN_MCP_SERVER, url: `${apiUrl}/mcp`, headers };
+  return [own, ...mcpServersInUse(agent).map((name) => ({ name, url: `${own.url}/${name}`, headers }))];
 }
 
 function bearer(token: string): Record<string, string> {

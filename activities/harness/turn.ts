@@ -11,6 +11,7 @@ import type { HarnessTurnArgs, HarnessTurnResult, WishArgs } from '../../workflo
 import { collectOutputsOf } from '../artifacts/collect.ts';
 import { asFailure, cancelledByWorkflow, withHeartbeat } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { mcpListings } from '../mcp/listing.ts';
 import type { Lease } from '../sandbox/lease.ts';
 import { leaseSandbox } from '../sandbox/lease.ts';
 import { whileRenewed } from '../sandbox/renew.ts';
@@ -75,6 +76,8 @@ class Attempt {
   async run(lease: Lease | undefined, signal: AbortSignal, shown: Record<string, unknown>): Promise<HarnessTurnResult> {
     const { deps, session, args, opened, driver } = this;
     let handle: HarnessHandle;
+    // What its MCP endpoints show; a harness asks them as soon as it is open.
+    await mcpListings(deps, session, { isTurnStart: true }, signal);
     try {
       handle = await openHarness(deps, driver, await harnessSpec(deps, session, lease), opened, signal);
     } catch (error) {
