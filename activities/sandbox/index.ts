@@ -15,6 +15,8 @@ export interface SandboxProviderOptions {
   rootDir: string;
   /** Of the local provider: root file systems, one folder each. */
   rootfsDir?: string | undefined;
+  /** Of the local provider: programs of harnesses, which sandboxes see. */
+  harnessDir?: string | undefined;
   logger: Logger;
   daytona?: DaytonaOptions | undefined;
   docker?: DockerOptions | undefined;

@@ -10,6 +10,9 @@ import type {
   ResumeToken,
   TurnSpec,
 } from '../../activities/harness/port.ts';
+import { findSessionToken } from '../../db/queries/session-tokens.ts';
+import { openTurn } from '../../db/queries/turns.ts';
+import { findVirtualKey } from '../../db/queries/virtual-keys.ts';
 import { createSession, mintKey, openTestBed, type TestBed } from '../gateway/support.ts';
 import { startGatewayProcess, type GatewayProcess } from '../gateway/gateway-process.ts';
 import { RecordingHost, watched, type Ending, type TurnLimits } from './harness-host.ts';
@@ -30,7 +33,7 @@ export interface HarnessUnderTest {
   /** How the model calls the shell: the harness's own, or ours as the harness names it. */
   shell: { tool: string; input(command: string): Record<string, unknown> };
   /** Changes the spec to what this bed needs (other folders, a sandbox). */
-  prepare?(spec: HarnessSpec): Promise<HarnessSpec>;
+  prepare?(spec: HarnessSpec, world: HarnessWorld): Promise<HarnessSpec>;
   /** A file of the session's working directory, or undefined. Default: on this machine. */
   readFile?(spec: HarnessSpec, name: string): Promise<string | undefined>;
   /** SIGKILL for every process of the harness that serves the session; resolves when they are gone. */
@@ -85,14 +88,26 @@ export class HarnessWorld {
     return new HarnessWorld({
       bed,
       gateway,
-      tap: await ModelTap.start(gateway.url),
-      tools: await ToolServer.start(),
+      tap: await ModelTap.start(gateway.url, (key) => sessionOfKey(bed, key)),
+      tools: await ToolServer.start(async (token) => (await findSessionToken(bed.pool, token, 'mcp'))?.sessionId),
       folder,
     });
   }
 
   get tap(): ModelTap {
     return this.#parts.tap;
+  }
+
+  get databaseUrl(): string {
+    return this.#parts.bed.databaseUrl;
+  }
+
+  get pool(): TestBed['pool'] {
+    return this.#parts.bed.pool;
+  }
+
+  putTools({ mcpToken, spec }: Talk, place: ToolPlace): void {
+    for (const name of [mcpToken, spec.sessionId]) this.tools.put(name, place);
   }
 
   get tools(): ToolServer {
@@ -103,6 +118,8 @@ export class HarnessWorld {
   async talk(under: HarnessUnderTest, change: Partial<HarnessSpec> = {}): Promise<Talk> {
     const { bed, tap, tools, folder } = this.#parts;
     const sessionId = await createSession(bed.pool);
+    // Keys of harnesses follow the turn that runs.
+    await openTurn(bed.pool, sessionId, 1, 'scripted');
     const key = change.model?.key ?? (await mintKey(bed.pool, { sessionId }));
     const token = randomBytes(16).toString('hex');
     const [cwd, stateDir] = [path.join(folder, sessionId, 'work'), path.join(folder, sessionId, 'state')];
@@ -121,7 +138,7 @@ export class HarnessWorld {
       ...change,
       model: { baseUrl: tap.url, key },
     };
-    const prepared = under.prepare === undefined ? spec : await under.prepare(spec);
+    const prepared = under.prepare === undefined ? spec : await under.prepare(spec, this);
     const talk = new Talk(this, under, prepared, { key, token });
     this.#talks.push(talk);
     return talk;
@@ -188,7 +205,7 @@ export class Talk {
     this.mcpToken = secrets.token;
     this.driver = under.driver();
     // Harnesses look for tools when they open a session; outside a turn nothing may be called.
-    world.tools.put(this.mcpToken, { cwd: spec.cwd, gate: noTurn, park: () => undefined });
+    world.putTools(this, { cwd: spec.cwd, gate: noTurn, park: () => undefined });
   }
 
   get handle(): HarnessHandle {
@@ -220,7 +237,7 @@ export class Talk {
       callTool: ({ tool, input }) => this.#world.tools.call(place, tool, input),
       checkpoint: (token) => void (this.token = token),
     });
-    this.#world.tools.put(this.mcpToken, place);
+    this.#world.putTools(this, place);
     const spec: TurnSpec = {
       turn,
       attempt,
@@ -244,7 +261,7 @@ export class Talk {
 
   /** What the harness asked the model, oldest first. */
   calls(): ModelCall[] {
-    return this.#world.tap.of(this.key);
+    return this.#world.tap.of(this.spec.sessionId);
   }
 
   bodies(): string[] {
@@ -265,6 +282,10 @@ export class Talk {
   close(forget = true): Promise<void> {
     return this.driver.close(this.spec, this.token, forget, AbortSignal.timeout(60_000));
   }
+}
+
+async function sessionOfKey({ pool }: TestBed, key: string): Promise<string | undefined> {
+  return (await findVirtualKey(pool, key))?.attribution.sessionId ?? undefined;
 }
 
 function noTurn(): Promise<never> {

@@ -25,18 +25,24 @@ export class ToolServer {
   /** Tokens that were sent with requests; empty for none. */
   readonly tokens = new Set<string>();
   readonly #places = new Map<string, ToolPlace>();
+  readonly #sessionOf: (token: string) => Promise<string | undefined>;
   readonly #children = new Set<ChildProcess>();
   readonly #server = createServer((req, res) => void this.#serve(req, res));
   #calls = 0;
 
-  static async start(): Promise<ToolServer> {
-    const tools = new ToolServer();
+  constructor(sessionOf: (token: string) => Promise<string | undefined>) {
+    this.#sessionOf = sessionOf;
+  }
+
+  static async start(sessionOf: (token: string) => Promise<string | undefined>): Promise<ToolServer> {
+    const tools = new ToolServer(sessionOf);
     tools.url = `${await listen(tools.#server)}/mcp`;
     return tools;
   }
 
-  put(token: string, place: ToolPlace): void {
-    this.#places.set(token, place);
+  /** `name`: a token, or the session of a token that the broker made. */
+  put(name: string, place: ToolPlace): void {
+    this.#places.set(name, place);
   }
 
   async close(): Promise<void> {
@@ -62,7 +68,7 @@ export class ToolServer {
   async #serve(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const token = (req.headers.authorization ?? '').replace('Bearer ', '');
     this.tokens.add(token);
-    const place = this.#places.get(token);
+    const place = this.#places.get(token) ?? this.#places.get((await this.#sessionOf(token)) ?? '');
     if (place === undefined) {
       res.writeHead(401).end();
       return;

@@ -34,8 +34,15 @@ function timesSaid(talk: Talk, word: string): number {
   return Math.max(0, ...talk.bodies().map((body) => body.split(word).length - 1));
 }
 
-/** Every driver of the port passes these; what a harness cannot do is left out by its `capabilities()`. */
-export function harnessConformance(name: string, make: () => Promise<HarnessUnderTest>): void {
+/**
+ * Every driver of the port passes these; what a harness cannot do is left out by its `capabilities()`. `place`: of a driver that
+ * passes them all elsewhere, what another place of its processes changes.
+ */
+export function harnessConformance(
+  name: string,
+  make: () => Promise<HarnessUnderTest>,
+  scope: 'all' | 'place' = 'all',
+): void {
   describe(`harness port: ${name}`, { timeout: LONG_MS * 2 }, () => {
     let under: HarnessUnderTest;
     let world: HarnessWorld;
@@ -69,7 +76,7 @@ export function harnessConformance(name: string, make: () => Promise<HarnessUnde
     describe('tools', () => toolParts(bench));
     describe('cancel and park', () => stopParts(bench));
     describe('death', () => deathParts(bench));
-    describe('faults of the model', () => faultParts(bench));
+    if (scope === 'all') describe('faults of the model', () => faultParts(bench));
     describe('secrets and ends', () => endParts(bench));
   });
 }

@@ -11,6 +11,7 @@ import { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { agent, methods, ndJsonStream, PROTOCOL_VERSION, RequestError } from '@agentclientprotocol/sdk';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { EnvHttpProxyAgent, setGlobalDispatcher } from 'undici';
 
 const { HOME = '/tmp', OPENAI_BASE_URL = '', OPENAI_API_KEY = '', FAKE_ACP = '' } = process.env;
 const ways = new Set(FAKE_ACP.split(' '));
@@ -24,6 +25,9 @@ const BASH = {
     parameters: { type: 'object', properties: { command: { type: 'string' } }, required: ['command'] },
   },
 };
+
+// Inside a sandbox the broker is the only way out.
+setGlobalDispatcher(new EnvHttpProxyAgent());
 
 /** @type {Map<string, any>} */
 const sessions = new Map();

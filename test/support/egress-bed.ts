@@ -9,7 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import type { EgressPoint, SandboxRef } from '../../activities/sandbox/port.ts';
+import type { EgressPoint, SandboxRef, SandboxSpec } from '../../activities/sandbox/port.ts';
 import { EgressClient, type EgressAccess } from '../../egress/client.ts';
 import { authorityCertificate, leafCertificate, signerOf } from '../../egress/tls/certificates.ts';
 import { type Finished, shell, smallSpec, soon } from './sandbox-commands.ts';
@@ -136,6 +136,8 @@ interface EgressBedOptions {
   /** The product's policies over this database in place of rules; `secretsFile`: values by credential, as JSON. */
   policies?: { databaseUrl: string; secretsFile: string; holdMs: number };
   env?: Record<string, string>;
+  /** Of the sandboxes' provider: programs of harnesses that they see. */
+  harnessDir?: string;
 }
 
 /** A broker in a process of its own with the test's rules, and real local sandboxes that go out through it. */
@@ -155,7 +157,9 @@ export class EgressBed {
     this.port = port;
     this.folder = mkdtempSync(path.join(os.tmpdir(), 'longhaul-egress-'));
     chmodSync(this.folder, 0o755);
-    this.sandboxes = makeBed(options.mode);
+    const { harnessDir } = options;
+    const provider = JSON.stringify({ name: 'local', harnessDir });
+    this.sandboxes = makeBed(options.mode, harnessDir === undefined ? {} : { SANDBOX_PROVIDER: provider });
     this.client = new EgressClient({ url: `http://127.0.0.1:${port}`, token: TOKEN });
     writeFileSync(this.#file('upstreams.pem'), this.authority.certificate);
     writeFileSync(this.#file('directory.json'), '[]');
@@ -261,9 +265,13 @@ export class EgressBed {
   }
 
   /** A sandbox that goes out through the broker. */
-  async sandbox(name: string, sessionId = `session-${name}`): Promise<EgressSandbox> {
+  async sandbox(
+    name: string,
+    sessionId = `session-${name}`,
+    change: Partial<SandboxSpec> = {},
+  ): Promise<EgressSandbox> {
     const { provider, rootDir } = this.sandboxes;
-    const ref = await provider.create(smallSpec('conformance', { pids: 128 }), name, soon());
+    const ref = await provider.create(smallSpec('conformance', { pids: 128, ...change }), name, soon());
     const point = (await provider.egressPoint(ref, soon())) ?? holderOf(rootDir, ref);
     this.know(ref.id, sessionId, point);
     const access = await this.client.attach(ref.id, sessionId, point);
@@ -310,7 +318,7 @@ const PROXY = 'http://127.0.0.1:3128';
 const TRUST = '/workspace/trust.pem';
 
 /** What the product sets in every sandbox. */
-const PROXY_ENV = {
+export const PROXY_ENV = {
   HTTP_PROXY: PROXY,
   HTTPS_PROXY: PROXY,
   http_proxy: PROXY,

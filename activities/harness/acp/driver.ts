@@ -128,6 +128,8 @@ export class AcpDriver implements HarnessDriver {
 
   async close(spec: HarnessSpec, _token: ResumeToken | null, forget: boolean, signal: AbortSignal): Promise<void> {
     this.#drop(spec.sessionId);
+    // What was in a sandbox ended with it.
+    if (spec.placement === 'sandbox' && spec.sandbox === undefined) return;
     const place = await this.#deps.place(spec);
     await place.end(spec.sessionId, signal);
     if (forget) await place.remove(spec.stateDir, signal);

@@ -60,7 +60,9 @@ export class AcpSession {
     for (const { path, content } of recipe.files({ spec, model })) {
       await place.writeFile(`${home}/${path}`, Buffer.from(content), signal);
     }
-    const env = { PATH, HOME: home, LANG: 'C.UTF-8', ...spec.env, ...recipe.env({ spec, model, home }) };
+    // A sandbox knows where its programs are, and the way to the broker.
+    const base = spec.sandbox?.env ?? { PATH, LANG: 'C.UTF-8' };
+    const env = { ...base, ...spec.env, HOME: home, ...recipe.env({ spec, model, home }) };
     const process = await place.start({ marker: spec.sessionId, argv: [...parts.argv], env, cwd: spec.cwd }, signal);
     const connection = new AcpConnection(process, { nextId: token.nextRequestId, readTo: 0 });
     const started = { ...token, process: process.ref, model: recipe.model === 'process' ? model : null };

@@ -40,6 +40,9 @@ export const BASE_ENV = {
   USER: 'root',
 };
 
+/** Where sandboxes see the installed harnesses. */
+export const HARNESSES_INSIDE = '/opt/longhaul/harness';
+
 /** Where programs look for the authorities they trust. */
 const TRUST = '/etc/ssl/certs/ca-certificates.crt';
 
@@ -47,8 +50,12 @@ const TRUST = '/etc/ssl/certs/ca-certificates.crt';
  * Arguments that describe a root file system: that of the machine, or of a folder made for it. `trustFile` is bound over
  * the system's bundle.
  */
-export function rootArguments(options: { rootfs?: string; trustFile?: string } = {}): string[] {
-  const args = options.rootfs === undefined ? machineArguments() : folderArguments(options.rootfs);
+export function rootArguments(
+  options: { rootfs?: string; trustFile?: string; harnessDir?: string | undefined } = {},
+): string[] {
+  const { rootfs, harnessDir } = options;
+  const args = rootfs === undefined ? machineArguments() : folderArguments(rootfs);
+  if (harnessDir !== undefined && existsSync(harnessDir)) args.push(`bind:${HARNESSES_INSIDE}=${harnessDir}`);
   if (options.trustFile === undefined) return args;
   if (existsSync(`${options.rootfs ?? ''}${TRUST}`)) return [...args, `bind:${TRUST}=${options.trustFile}`];
   if (options.rootfs !== undefined) {

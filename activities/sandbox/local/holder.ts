@@ -83,6 +83,14 @@ export function rootfsOf(rootfsDir: string | undefined, image: string | undefine
   throw new LonghaulError('sandbox_invalid', 'is no root file system of this machine', { field: 'image' });
 }
 
+/** Folders of this machine that sandboxes see, read-only. */
+export interface ShownFolders {
+  /** Holds root file systems, one folder each, that `spec.image` may name. */
+  rootfsDir?: string | undefined;
+  /** Programs of harnesses: at HARNESSES_INSIDE. */
+  harnessDir?: string | undefined;
+}
+
 /**
  * Starts process 1 of the sandbox's namespaces. `onPid` must write it down: only then is it told to stay, so a starter
  * that dies in between leaves no process behind.
@@ -90,7 +98,7 @@ export function rootfsOf(rootfsDir: string | undefined, image: string | undefine
 export async function startHolder(
   rootDir: string,
   record: SandboxRecord,
-  options: { rootfsDir?: string | undefined; onPid: (holder: ProcessIdentity) => void },
+  options: ShownFolders & { onPid: (holder: ProcessIdentity) => void },
 ): Promise<void> {
   const obstacle = missingCapability();
   if (obstacle !== null) throw new LonghaulError('sandbox_unavailable', `${obstacle.detail}. ${obstacle.fix}`);
@@ -100,6 +108,7 @@ export async function startHolder(
   const shown = rootArguments({
     ...(rootfs !== undefined && { rootfs }),
     ...(record.spec.trustBundleFile !== undefined && { trustFile: TRUST_FILE }),
+    harnessDir: options.harnessDir,
   });
   const child = spawn('perl', ['-e', hostScripts().holder, '--', ...identity, ...shown], {
     env: CLEAN_ENV,

@@ -27,7 +27,7 @@ import { killExec, pollExec, startExec } from './exec.ts';
 import { listDir, readFile, remove, stat, writeFile } from './files.ts';
 import { freeze, thaw } from './freezer.ts';
 import { groupsOf, makeGroups, probeGroups, removeGroups, sweepGroups } from './groups.ts';
-import { furnish, markerOf, rootfsOf, startHolder } from './holder.ts';
+import { furnish, markerOf, rootfsOf, startHolder, type ShownFolders } from './holder.ts';
 import type { CommandResult, ProcessIdentity } from './host.ts';
 import { isAlive, run, runningMarkers } from './host.ts';
 import { feedInput, signalExec } from './input.ts';
@@ -50,11 +50,9 @@ const PRUNE_EVERY = 128;
 const ENTER_FAILED = 125;
 const SANDBOX_ID = /^lh-[0-9a-f]{24}$/;
 
-export interface LocalProviderOptions {
+export interface LocalProviderOptions extends ShownFolders {
   /** Holds one folder per sandbox; need not be reachable by other users. */
   rootDir: string;
-  /** Holds root file systems, one folder each, that `spec.image` may name. */
-  rootfsDir?: string | undefined;
   logger: Logger;
 }
 
@@ -69,7 +67,7 @@ export type Inside = (
 export class LocalProvider implements SandboxProvider {
   readonly name = NAME;
   private readonly rootDir: string;
-  private readonly rootfsDir: string | undefined;
+  private readonly folders: ShownFolders;
   private readonly logger: Logger;
   private readonly launcher: Launcher;
   private readonly groups = probeGroups();
@@ -78,7 +76,7 @@ export class LocalProvider implements SandboxProvider {
 
   constructor(options: LocalProviderOptions) {
     this.rootDir = options.rootDir;
-    this.rootfsDir = options.rootfsDir;
+    this.folders = { rootfsDir: options.rootfsDir, harnessDir: options.harnessDir };
     this.launcher = new Launcher(options.rootDir);
     this.logger = options.logger;
   }
@@ -89,7 +87,7 @@ export class LocalProvider implements SandboxProvider {
 
   async create(spec: SandboxSpec, key: string, signal: AbortSignal): Promise<SandboxRef> {
     requireNetwork(spec.network ?? { type: 'none' });
-    rootfsOf(this.rootfsDir, spec.image);
+    rootfsOf(this.folders.rootfsDir, spec.image);
     const id = `lh-${createHash('sha256').update(`${spec.owner}\0${key}`).digest('hex').slice(0, 24)}`;
     await mkdir(pathsOf(this.rootDir, id).dir, { recursive: true, mode: 0o700 });
     await this.locked(id, async () => {
@@ -303,7 +301,7 @@ export class LocalProvider implements SandboxProvider {
     // Whoever makes or wakes a sandbox has a command for it.
     this.launcher.park(record);
     try {
-      await startHolder(this.rootDir, record, { rootfsDir: this.rootfsDir, onPid });
+      await startHolder(this.rootDir, record, { ...this.folders, onPid });
     } catch (error) {
       await this.launcher.drop(record.id);
       throw error;

@@ -1,37 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AcpDriver } from '../../activities/harness/acp/driver.ts';
-import type { AcpRecipe } from '../../activities/harness/acp/recipes.ts';
 import { LocalStdio } from '../../activities/harness/host/stdio-local.ts';
 import { HarnessWorld, type HarnessUnderTest, type Talk } from '../conformance/harness-bed.ts';
 import { allow, harnessConformance, mark } from '../conformance/harness.suite.ts';
 import { scriptText } from '../gateway/support.ts';
+import { doubleRecipe } from '../support/acp-double.ts';
 import { LONG_MS } from '../support/sandbox-commands.ts';
-
-const AGENT = fileURLToPath(new URL('../doubles/acp-agent.mjs', import.meta.url));
-
-/** The agent double as a recipe: what the driver must know of it beforehand. */
-function recipe(ways = ''): AcpRecipe {
-  return {
-    name: 'double',
-    argv: [process.execPath, AGENT],
-    args: [],
-    authMethod: null,
-    model: 'protocol',
-    env: ({ spec }) => ({
-      OPENAI_BASE_URL: `${spec.model.baseUrl}/v1`,
-      OPENAI_API_KEY: spec.model.key,
-      FAKE_ACP: ways,
-    }),
-    files: ({ spec }) => (spec.systemPrompt === null ? [] : [{ path: 'AGENTS.md', content: spec.systemPrompt }]),
-    ownTool: ({ name }) => /^mcp_longhaul_(\w+)$/.exec(name ?? '')?.[1],
-    hidesErrors: ways.includes('hides-errors'),
-    loadsAfterMs: 0,
-    can: { systemPrompt: 'append', usageBasis: 'per_turn', skills: false, remoteTools: false },
-    notes: [],
-  };
-}
 
 function shell(command: string): object {
   return { tools: [{ name: 'bash', input: { command } }] };
@@ -52,7 +27,7 @@ function pidsOf(sessionId: string): number[] {
 
 function beside(ways = ''): HarnessUnderTest {
   const place = new LocalStdio();
-  const recipes = new Map([['double', recipe(ways)]]);
+  const recipes = new Map([['double', doubleRecipe(ways)]]);
   return {
     driver: () =>
       new AcpDriver({
