@@ -105,7 +105,9 @@ class Attempt {
     const sink = new EventSink(deps, session, args.turn, over.signal);
     const host = turnHost({ deps, sessionId: session.id, sink, watchdog, signal: over.signal });
     // Only the workflow ends a turn; a worker that goes down leaves the harness as it runs.
-    const onAbort = (): void => (cancelledByWorkflow(Context.current()) ? watchdog.cancel : watchdog.detach).abort();
+    // Read here: who aborts has no context.
+    const context = Context.current();
+    const onAbort = (): void => (cancelledByWorkflow(context) ? watchdog.cancel : watchdog.detach).abort();
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
     try {
