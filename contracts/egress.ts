@@ -37,16 +37,16 @@ export const egressRequest = z
   .meta({ id: 'EgressRequest' });
 export type EgressRequestResource = z.infer<typeof egressRequest>;
 
-export const egressListQuery = z.strictObject({
+export const sandboxEgressListQuery = z.strictObject({
   ...pageParams,
   ...createdFilters,
   order: orderParam.optional(),
-  sandbox_id: idParam.optional(),
   state: state.optional(),
   decision: decision.optional(),
   host: z.string().min(1).max(253).optional(),
   credential: z.string().min(1).max(256).optional(),
 });
+export const egressListQuery = sandboxEgressListQuery.extend({ sandbox_id: idParam.optional() });
 
 /** What a sandbox tried that does not happen by accident. */
 export const securityEvent = z

@@ -9,6 +9,7 @@ import {
   deleteExpiredTokens,
   deleteOldEgressRequests,
   deleteOldModelCalls,
+  deleteOldProgramRequests,
   deleteOldSecurityEvents,
 } from '../../db/queries/retention.ts';
 import type { MaintenanceActivities } from '../../workflows/activity-types.ts';
@@ -29,6 +30,7 @@ const PRUNED = [
   deleteOldFiles,
   deleteOldFileLinks,
   deleteOldEgressRequests,
+  deleteOldProgramRequests,
   deleteOldSecurityEvents,
 ];
 /** Idempotent sweeps. */

@@ -105,6 +105,7 @@ import { listVaultBindings } from './list-vault-bindings.ts';
 import { deleteVaultBinding } from './delete-vault-binding.ts';
 import { getEgressPolicy } from './get-egress-policy.ts';
 import { listSecurityEvents } from './list-security-events.ts';
+import { listSandboxEgress } from './list-sandbox-egress.ts';
 import { listSessionEgress } from './list-session-egress.ts';
 import { updateEgressPolicy } from './update-egress-policy.ts';
 
@@ -147,6 +148,7 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   listApprovals,
   getApproval,
   decideApproval,
+  listSandboxEgress,
   listSessionEgress,
   listSecurityEvents,
   getEgressPolicy,

@@ -115,7 +115,8 @@ export async function wasCredentialUsed(db: Queryable, sessionId: string, name: 
 }
 
 export interface EgressFilter {
-  sessionId: string;
+  teamId?: string;
+  sessionId?: string;
   sandboxId?: string | undefined;
   state?: EgressState | undefined;
   decision?: EgressDecision | undefined;
@@ -130,6 +131,7 @@ export async function listEgressRequests(
   page: PageRequest,
 ): Promise<Page<EgressRequestRow>> {
   const filter = new Filter()
+    .add('team_id = ?', where.teamId)
     .add('session_id = ?', where.sessionId)
     .add('sandbox_id = ?', where.sandboxId)
     .add('state = ?', where.state)

@@ -65,6 +65,18 @@ export async function deleteOldEgressRequests(db: Queryable, batch: number): Pro
   );
 }
 
+/** The same for sandboxes of E2B programs, which leave no row behind: what they asked goes by its own age. */
+export async function deleteOldProgramRequests(db: Queryable, batch: number): Promise<number> {
+  return deleteInBatches(
+    db,
+    `DELETE FROM egress_requests WHERE id IN (
+       SELECT r.id FROM egress_requests r
+       WHERE r.session_id IS NULL AND r.created_at < now() - make_interval(secs => $1 / 1000.0)
+         AND NOT EXISTS (SELECT 1 FROM e2b_sandboxes b WHERE b.id = r.sandbox_id AND b.state <> 'ended') LIMIT $2)`,
+    { olderThanMs: LIMITS.egressAuditKeptMs, batch },
+  );
+}
+
 /** Removes security events that are old; those in the logs of sessions stay with them. */
 export async function deleteOldSecurityEvents(db: Queryable, batch: number): Promise<number> {
   return deleteInBatches(
