@@ -15,6 +15,7 @@ import { readCallKey, type CallKey } from './calls/idempotency-key.ts';
 import type { Meter } from './calls/metered-call.ts';
 import { DEGRADED_HEADER, type ModelRequest } from './calls/model-request.ts';
 import { RecordedCalls } from './calls/recorded.ts';
+import { placeInTurn } from './calls/turn-call.ts';
 import type { GatewayConfig, GatewayTimeouts } from './config.ts';
 import { parseJsonObject, readBody, sendError, sendJson } from './http.ts';
 import { GatewayMetrics } from './metrics.ts';
@@ -205,6 +206,8 @@ class GatewayServer implements Gateway {
     const { teamId } = caller.attribution;
     const plan = this.#router.plan({ teamId, model: planned, protocol, operation, isStream: stream });
     const asked = withUsageReport(protocol, body, stream);
+    const isFree = operation !== 'generate';
+    const turnCall = isFree ? undefined : await placeInTurn(this.#deps.pool, caller, facts.isBackground);
     const plain: ModelRequest = {
       res,
       requestId,
@@ -216,6 +219,7 @@ class GatewayServer implements Gateway {
       modelDeployment: plan.modelDeployment,
       targets: plan.targets,
       isStream: stream,
+      turnCall,
       traceparent: req.headers['traceparent'] as string | undefined,
       maxOutputTokens,
       body,
@@ -232,7 +236,7 @@ class GatewayServer implements Gateway {
       },
     };
     const key = req.headers['idempotency-key'];
-    const callKey = operation === 'generate' && typeof key === 'string' ? readCallKey(caller, key) : undefined;
+    const callKey = !isFree && typeof key === 'string' ? readCallKey(caller, key) : undefined;
     const request = protocol === 'responses' ? await this.#responses.prepare(plain, facts, key !== undefined) : plain;
     // An answer that is still to be made is none to keep.
     if (request.background !== undefined) await this.#call(request, undefined);

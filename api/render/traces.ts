@@ -55,8 +55,9 @@ function renderStep(place: TurnPlace, step: number, page: TracePage): TraceStep 
   const here = (row: { turn: number | null; step: number | null }): boolean =>
     row.turn === place.turn && row.step === step;
   const call = page.calls.find(here);
-  // Pauses of a step come after its call.
-  const segment = place.pauses.filter((pause) => (pause.step ?? 0) < step).length;
+  // Pauses of a step come after its call. Those of harnesses are numbered apart from their tool calls.
+  const isOfStep = call === undefined || call.callKey !== call.id;
+  const segment = isOfStep ? place.pauses.filter((pause) => (pause.step ?? 0) < step).length : 0;
   const parent = turnSpan(place.sessionId, place.turn, segment).spanId;
   return {
     step,

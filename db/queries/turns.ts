@@ -47,6 +47,27 @@ export async function closeTurn(
   return moved.rowCount !== 0;
 }
 
+/** The place of a model call that a harness makes: its turn, and its number among the turn's calls. */
+export interface TurnCall {
+  turn: number;
+  call: number;
+}
+
+/**
+ * Takes the next place in the session's running turn; undefined when none runs. It waits for a turn that is being ended, so
+ * no call is put on a turn after its end, nor on the one before.
+ */
+export async function takeTurnCall(db: Queryable, sessionId: string): Promise<TurnCall | undefined> {
+  const result = await db.query<TurnCall>(
+    `UPDATE turns SET model_calls = model_calls + 1
+     WHERE session_id = $1 AND state = 'running'
+       AND turn = (SELECT max(turn) FROM turns WHERE session_id = $1 AND state = 'running')
+     RETURNING turn, model_calls - 1 AS call`,
+    [sessionId],
+  );
+  return result.rows[0];
+}
+
 /** Why the turn ended; undefined while it runs (or was never opened). */
 export async function turnStop(db: Queryable, sessionId: string, turn: number): Promise<StopReasonType | undefined> {
   const result = await db.query<{ stop_reason: StopReason }>(

@@ -1,4 +1,5 @@
 import type { LedgerEntry } from '../../db/queries/ledger.ts';
+import type { TurnCall } from '../../db/queries/turns.ts';
 import type { Caller } from '../auth.ts';
 import type { PriceBook } from '../prices/price-book.ts';
 import type { Protocol } from '../protocol.ts';
@@ -20,6 +21,8 @@ export interface CallFacts {
   requestedModel: string;
   modelDeployment: string | null;
   place: StepPlace | undefined;
+  /** Where the call of a key that follows its session's turn belongs. */
+  turnCall: TurnCall | undefined;
 }
 
 /** The ledger row of a call that has ended. */
@@ -31,8 +34,8 @@ export function ledgerEntry(id: string, prices: PriceBook, facts: CallFacts, out
     id,
     callKey: facts.place?.callKey ?? id,
     attribution,
-    turn: facts.place?.turn ?? null,
-    step: facts.place?.step ?? null,
+    turn: facts.place?.turn ?? facts.turnCall?.turn ?? null,
+    step: facts.place?.step ?? facts.turnCall?.call ?? null,
     virtualKeyId: facts.caller.virtualKey?.id ?? null,
     requestedModel: facts.requestedModel,
     modelDeployment: served.deployment,

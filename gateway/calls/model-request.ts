@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { Usage } from '../../contracts/definitions.ts';
+import type { TurnCall } from '../../db/queries/turns.ts';
 import type { Caller } from '../auth.ts';
 import type { Protocol } from '../protocol.ts';
 import type { Provider, ProviderRequest, Served } from '../providers/port.ts';
@@ -20,6 +21,8 @@ export interface ModelRequest {
   /** Everybody who may come to answer. */
   targets: readonly Served[];
   isStream: boolean;
+  /** Present for a key that follows its session's turn: the turn that ran when the call came. */
+  turnCall: TurnCall | undefined;
   /** The caller's W3C trace context, as it came. */
   traceparent: string | undefined;
   /** What the caller lets the model write at most; null when it set no limit. */
