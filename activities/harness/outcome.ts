@@ -61,7 +61,7 @@ export async function onFailure(
   deps.logger.warn({ sessionId, turn, fault: failure.fault, httpStatus: failure.httpStatus }, 'a harness failed');
   const crashes = args.crashes + (isOfHarness(failure.fault) ? 1 : 0);
   const awayMs = failure.retryable ? await noteOutage(deps.pool, sessionId, `harness/${turn}`) : 0;
-  const passes = failure.retryable && crashes < LIMITS.harnessCrashesPerTurn && awayMs < args.modelOutageMs;
+  const passes = failure.retryable && crashes <= LIMITS.harnessCrashesPerTurn && awayMs < args.modelOutageMs;
   if (passes) {
     await withTransaction(deps.pool, async (tx) => {
       await lockSession(tx, sessionId);

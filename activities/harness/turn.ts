@@ -113,7 +113,7 @@ class Attempt {
     try {
       const spec = await this.turnSpec();
       const running = driver.runTurn(handle, spec, host, watchdog.cancel.signal);
-      const outcome = await Promise.race([running, this.lateEnd(watchdog)]);
+      const outcome = await Promise.race([running, this.lateEnd(watchdog, over.signal)]);
       await sink.close();
       return watchdog.verdict() ?? outcome;
     } finally {
@@ -140,7 +140,7 @@ class Attempt {
   }
 
   /** Resolves some time after the driver was told to let go. */
-  private async lateEnd(watchdog: Watchdog): Promise<TurnOutcome> {
+  private async lateEnd(watchdog: Watchdog, over: AbortSignal): Promise<TurnOutcome> {
     const told = [watchdog.cancel, watchdog.park, watchdog.detach].map(
       ({ signal }) =>
         new Promise<void>((resolve) => {
@@ -150,7 +150,8 @@ class Attempt {
     );
     await Promise.race(told);
     await delay(LET_GO_MS, undefined, { ref: false });
-    this.deps.logger.warn({ sessionId: this.session.id, turn: this.args.turn }, 'a harness does not let go');
+    if (!over.aborted)
+      this.deps.logger.warn({ sessionId: this.session.id, turn: this.args.turn }, 'a harness does not let go');
     if (watchdog.cancel.signal.aborted) return { kind: 'cancelled' };
     return watchdog.park.signal.aborted ? { kind: 'parked' } : { kind: 'detached' };
   }

@@ -23,7 +23,8 @@ export type FakeStep =
   /** Waits until the test lets it go on. */
   | { wait: string }
   | { retry: number; httpStatus: number }
-  | { silence: true }
+  /** The first tries at this step end so. */
+  | { fail: TurnOutcome; times: number }
   | { end: TurnOutcome };
 
 /** A message that the fake harness plays. */
@@ -64,6 +65,8 @@ export class FakeHarness implements HarnessDriver {
   readonly told: TurnSpec[] = [];
   readonly closed: { sessionId: string; forget: boolean }[] = [];
   readonly results: string[] = [];
+  private readonly failed = new Map<string, number>();
+  private readonly arrivals = new Map<string, PromiseWithResolvers>();
   /** What waits for the test, by name. */
   readonly gates = new Map<string, PromiseWithResolvers>();
   survivesWorkers = true;
@@ -87,11 +90,17 @@ export class FakeHarness implements HarnessDriver {
   }
 
   gate(name: string): PromiseWithResolvers {
-    const known = this.gates.get(name);
-    if (known !== undefined) return known;
-    const made = withResolvers();
-    this.gates.set(name, made);
-    return made;
+    return heldIn(this.gates, name);
+  }
+
+  /** Resolves when a turn waits at this gate. */
+  reached(name: string): Promise<void> {
+    return heldIn(this.arrivals, name).promise;
+  }
+
+  private async waitAt(name: string, signal: AbortSignal): Promise<void> {
+    heldIn(this.arrivals, name).resolve();
+    await Promise.race([this.gate(name).promise, aborted(signal)]);
   }
 
   /** As SIGKILL: what ran is gone, what was written down stays. */
@@ -137,7 +146,10 @@ export class FakeHarness implements HarnessDriver {
         else on.addEventListener('abort', leave, { once: true });
       });
     return Promise.race([
-      running.result,
+      running.result.catch((error: unknown): TurnOutcome => {
+        const message = error instanceof Error ? error.message : 'gone';
+        return { kind: 'failed', fault: 'harness_crash', retryable: true, httpStatus: null, message };
+      }),
       left({ kind: 'cancelled' }, true, signal),
       left({ kind: 'parked' }, true, host.parkSignal),
       left({ kind: 'detached' }, !this.survivesWorkers, host.detachSignal),
@@ -217,10 +229,13 @@ export class FakeHarness implements HarnessDriver {
       this.results.push(textOf(answer));
       await emit({ type: 'platform_result_seen', id: callId, tool: step.call, input: step.input });
     } else if ('own' in step) return this.own(running, step, signal);
-    else if ('wait' in step) await Promise.race([this.gate(step.wait).promise, aborted(signal)]);
-    else if ('silence' in step) await aborted(signal);
+    else if ('wait' in step) await this.waitAt(step.wait, signal);
     else if ('end' in step) return step.end;
-    else {
+    else if ('fail' in step) {
+      const times = (this.failed.get(id) ?? 0) + 1;
+      this.failed.set(id, times);
+      return times <= step.times ? step.fail : undefined;
+    } else {
       for (let attempt = 1; attempt <= step.retry; attempt += 1) {
         const { httpStatus } = step;
         await emit({ type: 'retry', id: `${id}-${attempt}`, attempt, message: 'the model is away', httpStatus });
@@ -243,7 +258,7 @@ export class FakeHarness implements HarnessDriver {
     if (answer.decision === 'allow') {
       const gate = answer.input['gate'];
       this.ran.push(answer.input);
-      if (typeof gate === 'string') await Promise.race([this.gate(gate).promise, aborted(signal)]);
+      if (typeof gate === 'string') await this.waitAt(gate, signal);
       text = `ran ${JSON.stringify(answer.input)}`;
     }
     this.results.push(text);
@@ -285,6 +300,12 @@ function aborted(signal: AbortSignal): Promise<never> {
 interface PromiseWithResolvers {
   promise: Promise<void>;
   resolve: () => void;
+}
+
+function heldIn(held: Map<string, PromiseWithResolvers>, name: string): PromiseWithResolvers {
+  const known = held.get(name) ?? withResolvers();
+  held.set(name, known);
+  return known;
 }
 
 const nothing = (): void => undefined;
