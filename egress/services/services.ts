@@ -12,7 +12,7 @@ import type { ServiceAddresses } from './config.ts';
 const PATHS: Record<OwnService, RegExp> = {
   gateway:
     /^(?:\/v1)?\/(?:messages(?:\/count_tokens)?|chat\/completions|responses|models(?:\/[\w.:@-]+)?)$|^\/v1beta\/models\/[\w.@-]+:(?:generateContent|streamGenerateContent|countTokens)$/,
-  mcp: /^\/mcp$/,
+  mcp: /^\/mcp(?:\/[\w-]+)?$/,
 };
 /** Where clients put keys; what stands there inside a sandbox means nothing. */
 const KEY_HEADERS = ['authorization', 'x-api-key', 'x-goog-api-key', 'cookie', 'proxy-authorization'];
