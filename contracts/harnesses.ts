@@ -20,6 +20,7 @@ interface AvailableHarness {
 export const AVAILABLE_HARNESSES: Readonly<Partial<Record<AgentHarness, AvailableHarness>>> = {
   native: { placements: ['inline'], agents: [] },
   codex: { placements: ['inline'], agents: [] },
+  'github-copilot': { placements: ['inline'], agents: [] },
 };
 
 /** What of the product a harness inside a sandbox reaches, through the egress broker and by a name of its own. */

@@ -3,6 +3,7 @@ import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { CodexDriver } from './codex/driver.ts';
 import { readHarnessConfig } from './config.ts';
+import { CopilotDriver } from './github-copilot/driver.ts';
 import type { HarnessDriver, HarnessName } from './port.ts';
 
 export interface DriverOptions {
@@ -21,7 +22,7 @@ const SICK_MS = 20_000;
 export function createHarnessDrivers({ home, logger }: DriverOptions): Partial<Record<HarnessName, HarnessDriver>> {
   const { installDir, idleMs } = readHarnessConfig();
   const host = { root: path.join(home, 'harness'), idleMs, sickMs: SICK_MS, logger };
-  return { codex: new CodexDriver({ host, installDir }) };
+  return { codex: new CodexDriver({ host, installDir }), 'github-copilot': new CopilotDriver({ host, installDir }) };
 }
 
 export function requireDriver(drivers: Partial<Record<HarnessName, HarnessDriver>>, name: HarnessName): HarnessDriver {

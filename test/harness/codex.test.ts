@@ -78,6 +78,12 @@ function sharedServerParts(): void {
     }
   });
 
+  it('opens no session whose model would have no tools, and says that it may be tried again', async () => {
+    const own = { name: 'longhaul', url: world.tools.url, headers: { authorization: 'Bearer of-nobody' } };
+    const talk = await world.talk(under, { mcpServers: [own] });
+    await expect(talk.open()).rejects.toMatchObject({ code: 'harness_unavailable' });
+  });
+
   it('says that it compacted a conversation that became too long', async () => {
     const talk = await world.talk(under);
     await talk.open();

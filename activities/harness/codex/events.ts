@@ -1,4 +1,5 @@
 import type { ContentBlock } from '../../../contracts/definitions.ts';
+import { mcpToolName, OWN_MCP_SERVER } from '../../../contracts/mcp.ts';
 import type { HarnessEvent } from '../port.ts';
 import type { CodexItem, TokenUsage } from './protocol.ts';
 
@@ -91,7 +92,10 @@ function mcpEvents(
 ): HarnessEvent[] {
   const input = isRecord(item.arguments) ? item.arguments : {};
   if (!platformServers.has(item.server) || item.result === null) return [{ type: 'activity', id }];
-  return [{ type: 'platform_result_seen', id, tool: item.tool, input }];
+  const { server, tool } = item;
+  return [
+    { type: 'platform_result_seen', id, tool: server === OWN_MCP_SERVER ? tool : mcpToolName({ server, tool }), input },
+  ];
 }
 
 function commandResult(item: Extract<CodexItem, { type: 'commandExecution' }>): {

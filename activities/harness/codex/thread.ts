@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
+import { OWN_MCP_SERVER } from '../../../contracts/mcp.ts';
 import type { HarnessSpec } from '../port.ts';
 import { CodexRequestError, type CodexConnection } from './connection.ts';
 import type { CodexTurn, ThreadAnswer, TurnsPage } from './protocol.ts';
@@ -46,8 +47,8 @@ export function threadParams(spec: HarnessSpec): Record<string, unknown> {
             default_tools_approval_mode: 'approve',
             tool_timeout_sec: TOOL_TIMEOUT_S,
             startup_timeout_sec: 60,
-            // A model without its tools would only talk.
-            required: true,
+            // A model without its hands would only talk.
+            required: name === OWN_MCP_SERVER,
           },
         ]),
       ),

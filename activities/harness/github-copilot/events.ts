@@ -1,3 +1,4 @@
+import { mcpToolName, OWN_MCP_SERVER } from '../../../contracts/mcp.ts';
 import type { HarnessEvent } from '../port.ts';
 import type { CopilotEvent } from './sdk.ts';
 
@@ -21,8 +22,10 @@ export function eventsOf(event: CopilotEvent, begun: BegunCalls, retries: { coun
       return content === '' ? [] : [{ type: 'thinking', id: reasoningId, text: content }];
     }
     case 'tool.execution_start': {
-      const { toolCallId, toolName, mcpToolName, arguments: input } = event.data;
-      begun.set(toolCallId, { tool: mcpToolName ?? toolName, input: isRecord(input) ? input : {} });
+      const { toolCallId, toolName, arguments: input } = event.data;
+      const { mcpServerName: server = OWN_MCP_SERVER, mcpToolName: tool = toolName } = event.data;
+      const name = server === OWN_MCP_SERVER ? tool : mcpToolName({ server, tool });
+      begun.set(toolCallId, { tool: name, input: isRecord(input) ? input : {} });
       return [{ type: 'activity', id: event.id }];
     }
     case 'tool.execution_complete': {

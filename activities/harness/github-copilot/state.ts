@@ -33,10 +33,11 @@ export async function writeState(home: string, sessionId: string, state: Uint8Ar
   if (state.byteLength > MAX_BYTES) throw new LonghaulError('harness_invalid', 'at most 16 MiB', { field: 'state' });
   const folder = sessionFolder(home, sessionId);
   const files = JSON.parse(Buffer.from(state).toString('utf8')) as Record<string, unknown>;
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  for (const name of FILES) {
+  const texts = FILES.map((name) => {
     const text = files[name];
     if (typeof text !== 'string') throw new LonghaulError('harness_invalid', 'is no state', { field: 'state' });
-    await writeFile(path.join(folder, name), text, { mode: 0o600 });
-  }
+    return [name, text] as const;
+  });
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  for (const [name, text] of texts) await writeFile(path.join(folder, name), text, { mode: 0o600 });
 }

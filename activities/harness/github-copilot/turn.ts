@@ -1,4 +1,6 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
+import { OWN_MCP_SERVER } from '../../../contracts/mcp.ts';
 import type { HarnessSpec, TurnHost, TurnOutcome, TurnSpec } from '../port.ts';
 import { eventsOf, type BegunCalls } from './events.ts';
 import { crashOf, failureOf } from './faults.ts';
@@ -10,6 +12,8 @@ import { isKept } from './state.ts';
 
 const CONTINUE =
   'You were interrupted: calls of tools whose result you did not see may or may not have run. Go on where you stopped.';
+/** How long the runtime may take to reach the tools. */
+const TOOLS_MS = 60_000;
 const ABORT_MS = 15_000;
 
 /** What is stored of a session; plain JSON. */
@@ -35,7 +39,10 @@ export class CopilotTurnRun {
   readonly #parts: TurnParts;
   readonly #begun: BegunCalls = new Map();
   readonly #retries = { count: 0 };
-  readonly #failedServers = new Set<string>();
+  #toolsStatus: (status: string) => void = () => undefined;
+  readonly #tools = new Promise<string>((resolve) => {
+    this.#toolsStatus = resolve;
+  });
   #told: Promise<void> = Promise.resolve();
   #error: (CopilotError & { id: string }) | undefined;
   #isSent = false;
@@ -86,9 +93,10 @@ export class CopilotTurnRun {
     const session = isKept(home, token.sessionId)
       ? await link.client.resumeSession(token.sessionId, { ...config, continuePendingWork: false })
       : await link.client.createSession({ ...config, sessionId: token.sessionId });
-    const [failed] = this.#failedServers;
-    // A model without its tools would only talk.
-    if (failed !== undefined) throw new LonghaulError('harness_unavailable', `Copilot got no tools from ${failed}`);
+    // A model without its hands would only talk.
+    if ((await Promise.race([this.#tools, delay(TOOLS_MS, undefined, { ref: false })])) !== 'connected') {
+      throw new LonghaulError('harness_unavailable', 'Copilot got no tools from the platform');
+    }
     return session;
   }
 
@@ -117,10 +125,9 @@ export class CopilotTurnRun {
   }
 
   #receive(event: CopilotEvent): void {
-    if (event.type === 'session.mcp_server_status_changed') {
-      const { serverName, status } = event.data;
-      if (status === 'failed' || status === 'needs-auth') this.#failedServers.add(serverName);
-      else if (status === 'connected') this.#failedServers.delete(serverName);
+    if (event.type === 'session.mcp_server_status_changed' && event.data.serverName === OWN_MCP_SERVER) {
+      const { status } = event.data;
+      if (status !== 'pending') this.#toolsStatus(status);
     }
     // What is told while the session is opened is its history, or about the runtime.
     if (this.#isSent)
