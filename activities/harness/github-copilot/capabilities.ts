@@ -17,7 +17,6 @@ export const COPILOT_CAPABILITIES: HarnessCapabilities = {
   notes: [
     'A turn ends with the worker that runs it: the next worker tells the model to go on.',
     'Asks models on chat completions; a model whose name begins with "claude" on Messages.',
-    'Its SDK is under terms of its own: it is installed by you and loaded from there, never shipped.',
-    'Images and documents in a message reach the model only where they are text or base64.',
+    'Images and documents in a message reach the model only where they come with their data.',
   ],
 };
