@@ -23,6 +23,16 @@ export function checkJson(root: unknown): void {
   }
 }
 
+/** Only that: for what a model said, whose text is cleaned later. Throws `invalid_request`. */
+export function checkDepth(root: unknown): void {
+  const open: { value: unknown; depth: number }[] = [{ value: root, depth: 0 }];
+  for (let item = open.pop(); item !== undefined; item = open.pop()) {
+    if (typeof item.value !== 'object' || item.value === null) continue;
+    if (item.depth >= MAX_DEPTH) throw new LonghaulError('invalid_request', 'nested too deeply');
+    for (const value of Object.values(item.value)) open.push({ value, depth: item.depth + 1 });
+  }
+}
+
 /** Same for one text of a URL. */
 export function checkText(text: string, field: string): void {
   if (text.includes('\0')) throw new LonghaulError('invalid_request', 'must not hold a NUL character', { field });

@@ -78,6 +78,14 @@ const mcpServersParam = z.array(mcpServerParam).max(LIMITS.mcpServersPerAgent);
 export type McpServerParam = z.infer<typeof mcpServerParam>;
 export type ModelParam = z.infer<typeof modelParam>;
 
+const skillParam = z.strictObject({
+  type: z.literal('custom', { error: 'must be custom: skills of Anthropic are not supported' }),
+  skill_id: z.string().min(1).max(128),
+  version: z.string().min(1).max(128).nullish().meta({ description: 'Default: the newest one, which it keeps' }),
+});
+const skillsParam = z.array(skillParam).max(LIMITS.skillsPerAgent);
+export type SkillParam = z.infer<typeof skillParam>;
+
 const systemField = z.string().max(LIMITS.systemPromptChars).nullable().optional();
 const cacheFields = { prompt_caching: promptCachingParam.nullish(), response_cache: responseCacheParam.nullish() };
 const harnessFields = {
@@ -94,7 +102,6 @@ const harnessFields = {
     .meta({ description: 'Which agent behind the harness, where it has several' }),
 };
 const unsupported = {
-  skills: notSupportedYet(),
   multiagent: notSupportedYet(),
   execution_identity: notSupportedYet(
     (value) =>
@@ -112,6 +119,7 @@ export const agentCreate = z
     system: systemField,
     tools: toolsParam.optional(),
     mcp_servers: mcpServersParam.nullish(),
+    skills: skillsParam.nullish(),
     metadata: metadata.optional(),
     ...harnessFields,
     ...cacheFields,
@@ -135,6 +143,7 @@ export const agentUpdate = z
     system: systemField,
     tools: toolsParam.nullish(),
     mcp_servers: mcpServersParam.nullish(),
+    skills: skillsParam.nullish(),
     metadata: metadataPatch,
     ...harnessFields,
     ...cacheFields,

@@ -13,6 +13,8 @@ export const ID_PREFIX = {
   virtualKey: 'vkey',
   sessionToken: 'stok',
   harnessCall: 'hcal',
+  skill: 'skill',
+  skillVersion: 'skver',
   sandbox: 'sbx',
   snapshot: 'snap',
   vault: 'vlt',

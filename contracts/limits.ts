@@ -85,6 +85,15 @@ export const LIMITS = {
   mcpMessageBytes: 4 * 1024 * 1024,
   artifactsListed: 200,
 
+  /** Skills */
+  skillBytes: 8 * 1024 * 1024,
+  skillFiles: 200,
+  skillDescriptionChars: 1_024,
+  skillFrontMatterChars: 16_384,
+  skillsPerTeam: 1_000,
+  versionsPerSkill: 200,
+  skillsPerAgent: 20,
+
   /** Prompt */
   messageShownBytes: 100_000,
   messageShownHeadBytes: 40_000,

@@ -1,8 +1,8 @@
-/** Zod-free. Tools of the product itself that the agents of other harnesses get beside their own. */
+/** Zod-free. Tools of the product itself that agents get beside their own. */
 import type { ToolDefinition } from './agent-tools.ts';
 import type { AgentDefinition } from './definitions.ts';
 
-export const PLATFORM_TOOL_NAMES = ['list_artifacts', 'report_issue', 'request_approval'] as const;
+export const PLATFORM_TOOL_NAMES = ['list_artifacts', 'read_skill', 'report_issue', 'request_approval'] as const;
 export type PlatformToolName = (typeof PLATFORM_TOOL_NAMES)[number];
 
 export const PLATFORM_TOOLS: Record<PlatformToolName, ToolDefinition> = {
@@ -11,6 +11,20 @@ export const PLATFORM_TOOLS: Record<PlatformToolName, ToolDefinition> = {
     description:
       'Lists the files this session has published. A file written below /mnt/session/outputs is published when the turn ends.',
     input_schema: { type: 'object', properties: {}, additionalProperties: false },
+  },
+  read_skill: {
+    name: 'read_skill',
+    description:
+      'Reads a skill: its instructions (SKILL.md) with a list of its other files, or one of those. Read it before you do what it is for.',
+    input_schema: {
+      type: 'object',
+      properties: {
+        name: { type: 'string', description: 'Name of the skill.' },
+        path: { type: 'string', description: 'A file of it; default SKILL.md.' },
+      },
+      required: ['name'],
+      additionalProperties: false,
+    },
   },
   report_issue: {
     name: 'report_issue',
@@ -44,9 +58,10 @@ export const PLATFORM_TOOLS: Record<PlatformToolName, ToolDefinition> = {
   },
 };
 
-/** The platform tool of this name, where the agent has it: a tool of its own under that name comes first. */
-export function platformTool(agent: AgentDefinition, name: string): PlatformToolName | undefined {
-  if (agent.harness === 'native') return undefined;
-  if (agent.tools.some((tool) => tool.type === 'custom' && tool.name === name)) return undefined;
-  return PLATFORM_TOOL_NAMES.find((known) => known === name);
+/** The platform's tools an agent has, in an order that never changes: a tool of its own under such a name comes first. */
+export function platformTools(agent: AgentDefinition): PlatformToolName[] {
+  return PLATFORM_TOOL_NAMES.filter((name) => {
+    const isGiven = name === 'read_skill' ? agent.skills.length > 0 : agent.harness !== 'native';
+    return isGiven && !agent.tools.some((tool) => tool.type === 'custom' && tool.name === name);
+  });
 }

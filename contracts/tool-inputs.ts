@@ -42,6 +42,7 @@ const details = z.string().max(LIMITS.platformToolTextChars).optional();
 /** What the platform's own tools take. */
 export const PLATFORM_INPUTS = {
   list_artifacts: z.strictObject({}),
+  read_skill: z.strictObject({ name: z.string().min(1).max(64), path: filePath.optional() }),
   report_issue: z.strictObject({ title, details, severity: z.enum(['info', 'warning', 'error']).optional() }),
   request_approval: z.strictObject({ title, details, arguments: z.record(z.string(), z.json()).optional() }),
 } as const satisfies Record<PlatformToolName, z.ZodType>;

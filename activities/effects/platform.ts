@@ -9,6 +9,7 @@ import { appendEvents } from '../../db/queries/events.ts';
 import { listArtifacts } from '../../db/queries/files.ts';
 import { lockSession } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
+import { readSkill } from '../skills/read.ts';
 import type { ToolOutcome } from './outcome.ts';
 import { done } from './outcome.ts';
 
@@ -18,6 +19,8 @@ export async function runPlatformTool(deps: ActivityDeps, effect: EffectRow): Pr
   switch (tool) {
     case 'list_artifacts':
       return done(await artifactsOf(deps, effect.sessionId));
+    case 'read_skill':
+      return readSkill(deps, effect);
     case 'report_issue':
       return done(await reportIssue(deps, effect));
     case 'request_approval':

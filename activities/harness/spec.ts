@@ -1,11 +1,13 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { hasHands } from '../../contracts/agent-tools.ts';
+import type { HarnessName } from '../../contracts/harnesses.ts';
 import { ownServiceHost } from '../../contracts/harnesses.ts';
 import { mcpServersInUse, OWN_MCP_SERVER } from '../../contracts/mcp.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { noteOf } from '../model/step.ts';
+import { skillsNote, skillsOf } from '../skills/note.ts';
 import type { Lease } from '../sandbox/lease.ts';
 import type { HarnessSpec, McpEndpoint, SandboxPlace } from './port.ts';
 import type { SessionSecrets } from './session-secrets.ts';
@@ -28,12 +30,15 @@ export async function harnessSpec(
   lease: Lease | undefined,
 ): Promise<HarnessSpec> {
   const note = hasHands(session.agent) ? await noteOf(deps, session) : '';
-  const system = [session.agent.system ?? '', note].filter((part) => part !== '').join('\n\n');
-  const systemPrompt = system === '' ? null : system;
-  if (lease !== undefined) return { ...inSandbox(session, lease), systemPrompt };
+  // A harness that reads skills by itself tells its model of them.
+  const { skills: readsThem } = await deps.harness.driver(session.agent.harness as HarnessName).capabilities();
+  const catalogue = readsThem ? '' : await skillsNote(deps.pool, session.agent);
+  const system = [session.agent.system ?? '', note, catalogue].filter((part) => part !== '').join('\n\n');
+  const given = { systemPrompt: system === '' ? null : system, skills: await skillsOf(deps.pool, session) };
+  if (lease !== undefined) return { ...inSandbox(session, lease), ...given };
   const spec = inline(deps, session, await sessionSecrets(deps, session, sessionFolder(deps, session.id)));
   for (const folder of [spec.cwd, spec.stateDir]) await mkdir(folder, { recursive: true, mode: 0o700 });
-  return { ...spec, systemPrompt };
+  return { ...spec, ...given };
 }
 
 /** Enough to find what runs for a session and end it; it opens nothing. */

@@ -6,7 +6,7 @@ import { isBuiltinTool } from '../../contracts/tool-inputs.ts';
 import { isEnabled, toolsetOf } from '../../contracts/agent-tools.ts';
 import { mcpPermission, mcpPlaceOf } from '../../contracts/mcp.ts';
 import type { PlatformToolName } from '../../contracts/platform-tools.ts';
-import { platformTool } from '../../contracts/platform-tools.ts';
+import { platformTools } from '../../contracts/platform-tools.ts';
 
 /** Part of every approval: which rules judged. */
 export const POLICY_VERSION = 'permissions/1';
@@ -26,7 +26,7 @@ export function judge(agent: AgentDefinition, tool: string): Judgement {
   if (custom) {
     return { kind: 'custom', verdict: 'allow', reason: 'run by the client', policy: null, idempotent: false };
   }
-  const platform = platformTool(agent, tool);
+  const platform = platformTools(agent).find((name) => name === tool);
   if (platform !== undefined) return judgePlatform(platform);
   const place = mcpPlaceOf(agent, tool);
   if (place !== undefined) {

@@ -5,10 +5,12 @@ import { LIMITS } from '../../contracts/limits.ts';
 import type { Conversation, ResultRow } from '../../db/queries/conversation.ts';
 import { readConversation, readOutline } from '../../db/queries/conversation.ts';
 import type { AssistantBlock } from '../../db/queries/turns.ts';
+import { skillsNote } from '../skills/note.ts';
 import { firstKept, LEFT_OUT, SHORT_RESULT_BYTES } from './cut.ts';
 import type { ToolDefinition } from '../../contracts/agent-tools.ts';
 import { hasHands, toolDefinitions } from '../../contracts/agent-tools.ts';
 import type { McpListing } from '../../contracts/mcp.ts';
+import { PLATFORM_TOOLS, platformTools } from '../../contracts/platform-tools.ts';
 
 export type PromptMessage =
   { role: 'user'; content: (ContentBlock | ToolResultBlock)[] } | { role: 'assistant'; content: AssistantBlock[] };
@@ -73,8 +75,10 @@ export async function buildPrompt(
   const outline = await readOutline(db, sessionId, { shortBytes, limit: LIMITS.promptSteps + 1 });
   const conversation = await readConversation(db, sessionId, { from: firstKept(outline), shortBytes });
   return {
-    tools: toolDefinitions(agent, listings),
-    system: [agent.system ?? '', hasHands(agent) ? note : ''].filter((part) => part !== '').join('\n\n'),
+    tools: [...toolDefinitions(agent, listings), ...platformTools(agent).map((name) => PLATFORM_TOOLS[name])],
+    system: [agent.system ?? '', hasHands(agent) ? note : '', await skillsNote(db, agent)]
+      .filter((part) => part !== '')
+      .join('\n\n'),
     skills: agent.skills,
     messages: mergeNeighbours(messagesOf(conversation)),
   };

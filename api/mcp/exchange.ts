@@ -5,6 +5,7 @@ import type { Request as HttpRequest, Response as HttpResponse } from 'express';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { checkDepth } from '../request-json.ts';
 import type { McpSurface } from './server.ts';
 import { mcpServer } from './server.ts';
 
@@ -20,6 +21,7 @@ export async function answerMcp(
 ): Promise<void> {
   const body: unknown = req.body;
   if (Array.isArray(body)) throw new LonghaulError('invalid_request', 'one message at a time, not a list of them');
+  checkDepth(body);
   const gone = new AbortController();
   res.once('close', () => gone.abort());
   const headers = new Headers();

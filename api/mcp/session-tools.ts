@@ -2,7 +2,7 @@ import type { Tool } from '@modelcontextprotocol/server';
 import { toolDefinitions } from '../../contracts/agent-tools.ts';
 import type { ToolDefinition } from '../../contracts/agent-tools.ts';
 import type { AgentDefinition } from '../../contracts/definitions.ts';
-import { PLATFORM_TOOLS, PLATFORM_TOOL_NAMES, platformTool } from '../../contracts/platform-tools.ts';
+import { PLATFORM_TOOLS, platformTools } from '../../contracts/platform-tools.ts';
 import { READ_ONLY_TOOLS } from '../../contracts/definitions.ts';
 import { isBuiltinTool } from '../../contracts/tool-inputs.ts';
 import type { Services } from '../services.ts';
@@ -23,10 +23,7 @@ export function sessionSurface(services: Services, caller: HarnessCaller): McpSu
 function toolsOf(agent: AgentDefinition): ToolDefinition[] {
   const hasOwnHands = agent.placement === 'sandbox';
   const own = toolDefinitions(agent).filter(({ name }) => !hasOwnHands || isCustom(agent, name));
-  const platform = PLATFORM_TOOL_NAMES.flatMap((name) =>
-    platformTool(agent, name) === undefined ? [] : [PLATFORM_TOOLS[name]],
-  );
-  return [...own, ...platform];
+  return [...own, ...platformTools(agent).map((name) => PLATFORM_TOOLS[name])];
 }
 
 function isCustom(agent: AgentDefinition, name: string): boolean {

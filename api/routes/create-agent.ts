@@ -5,6 +5,7 @@ import { resolveMcpServers, resolveModel, resolveTools } from '../definitions.ts
 import { endpoint } from '../endpoint.ts';
 import { resolveHarness } from '../harness-fields.ts';
 import { renderAgent } from '../render/agents.ts';
+import { resolveSkills } from '../skills/resolve.ts';
 
 export const createAgent = endpoint({
   method: 'post',
@@ -25,7 +26,7 @@ export const createAgent = endpoint({
         system: body.system ?? null,
         tools,
         mcp_servers: resolveMcpServers(body.mcp_servers ?? [], tools),
-        skills: [],
+        skills: await resolveSkills(db, principal.teamId, body.skills ?? []),
         multiagent: null,
         metadata: body.metadata ?? {},
         ...resolveHarness(body),

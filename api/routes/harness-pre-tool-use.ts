@@ -3,6 +3,7 @@ import { rawEndpoint } from '../endpoint.ts';
 import { withinParallel } from '../mcp/parallel.ts';
 import { judgeToolUse } from '../mcp/pre-tool-use.ts';
 import { authenticateHarness } from '../mcp/session-token.ts';
+import { checkDepth } from '../request-json.ts';
 import { parseWith } from '../validation.ts';
 
 export const harnessPreToolUse = rawEndpoint({
@@ -17,6 +18,7 @@ export const harnessPreToolUse = rawEndpoint({
   json: preToolUseDecision,
   async handle({ req, res, services }) {
     const caller = await authenticateHarness(services.pool, req.headers, 'hook');
+    checkDepth(req.body);
     const asked = parseWith(preToolUse, req.body ?? {});
     const gone = new AbortController();
     res.once('close', () => gone.abort());

@@ -86,6 +86,15 @@ import { openFileLink } from './open-file-link.ts';
 import { uploadFile } from './upload-file.ts';
 import { createVault } from './create-vault.ts';
 import { listVaults } from './list-vaults.ts';
+import { createSkill } from './create-skill.ts';
+import { listSkills } from './list-skills.ts';
+import { getSkill } from './get-skill.ts';
+import { deleteSkill } from './delete-skill.ts';
+import { createSkillVersion } from './create-skill-version.ts';
+import { listSkillVersions } from './list-skill-versions.ts';
+import { getSkillVersion } from './get-skill-version.ts';
+import { deleteSkillVersion } from './delete-skill-version.ts';
+import { downloadSkillVersion } from './download-skill-version.ts';
 import { harnessPreToolUse } from './harness-pre-tool-use.ts';
 import { mcp } from './mcp.ts';
 import { mcpServer } from './mcp-server.ts';
@@ -214,6 +223,15 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   deleteModelRoute,
   getModelPolicy,
   updateModelPolicy,
+  createSkill,
+  listSkills,
+  getSkill,
+  deleteSkill,
+  createSkillVersion,
+  listSkillVersions,
+  getSkillVersion,
+  deleteSkillVersion,
+  downloadSkillVersion,
   mcp,
   mcpServer,
   harnessPreToolUse,

@@ -9,6 +9,7 @@ import { patchMetadata, patchText, resolveMcpServers, resolveModel, resolveTools
 import { endpoint } from '../endpoint.ts';
 import { resolveHarness, withoutHarness } from '../harness-fields.ts';
 import { renderAgent } from '../render/agents.ts';
+import { resolveSkills } from '../skills/resolve.ts';
 
 export const updateAgent = endpoint({
   method: 'post',
@@ -25,7 +26,11 @@ export const updateAgent = endpoint({
     if (body.version !== undefined && body.version !== current.version) {
       throw new LonghaulError('version_conflict', `the agent is at version ${current.version}, not ${body.version}`);
     }
-    const edited = applyEdit(current.definition, body);
+    const { skills } = body;
+    const edited = {
+      ...applyEdit(current.definition, body),
+      ...(skills === undefined ? {} : { skills: await resolveSkills(db, principal.teamId, skills ?? []) }),
+    };
     // An edit that changes nothing makes no version.
     if (canonicalize(edited) === canonicalize(current.definition)) return renderAgent(current);
     return renderAgent(await insertAgentVersion(db, current, edited));

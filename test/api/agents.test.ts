@@ -162,7 +162,7 @@ describe('agents', () => {
         'mcp_servers[1].name',
       ],
       [{ name: 'A', model: 'm', tools: [{ type: 'mcp_toolset', mcp_server_name: 'x' }] }, 'tools[0].mcp_server_name'],
-      [{ name: 'A', model: 'm', skills: [{ type: 'custom', skill_id: 's' }] }, 'skills'],
+      [{ name: 'A', model: 'm', skills: [{ type: 'custom', skill_id: 's' }] }, 'skills[0]'],
       [{ name: 'A', model: 'm', multiagent: { type: 'coordinator' } }, 'multiagent'],
       [{ name: 'A', model: 'm', execution_identity: { type: 'aws_role', role_arn: 'x' } }, 'execution_identity'],
       [{ name: 'A', model: 'm', tools: [{ type: 'nope' }] }, 'tools[0].type'],

@@ -131,6 +131,7 @@ describe('the MCP endpoint', () => {
     const { token } = await mintSessionToken(api.pool, await makeSession(), 'mcp');
     expect((await raw(token, [LIST])).status).toBe(400);
     expect((await raw(token, '{')).status).toBe(400);
+    expect((await raw(token, `{"a":${'['.repeat(20_000)}${']'.repeat(20_000)}}`)).status).toBe(400);
     expect((await raw(token, { hello: 1 })).status).toBe(400);
     expect((await raw(token, LIST, { accept: 'text/html' })).status).toBe(406);
     expect((await raw(token, LIST, { 'content-type': 'text/plain' })).status).toBe(415);

@@ -3,10 +3,13 @@ import type { AddressInfo } from 'node:net';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { McpEndpoint } from '../../activities/harness/port.ts';
+import { withTransaction } from '../../db/pool.ts';
 import { revokeSessionTokens } from '../../db/queries/session-tokens.ts';
+import { insertSkill } from '../../db/queries/skills.ts';
 import { makeAgent, testApi, type TestApi } from '../api/support.ts';
 import { FakeHarness, fakeMessage } from '../doubles/harness.ts';
 import { ASKING, BED_PATIENCE_MS, BedDriver, TURNS_OVER, toolset } from '../support/bed-driver.ts';
+import { scriptMessage } from '../support/session-driver.ts';
 import { eventually } from '../support/stack.ts';
 import { workerBed, type WorkerBed } from '../support/worker.ts';
 
@@ -46,8 +49,8 @@ interface Opened {
 }
 
 /** A session whose harness is in the middle of its turn: this test plays what it does over MCP. */
-async function open(policy: 'always_allow' | 'always_ask' = 'always_allow'): Promise<Opened> {
-  const { agentId, environmentId } = await makeAgent(api, { tools: [toolset(policy)] });
+async function open(policy: 'always_allow' | 'always_ask' = 'always_allow', more: object = {}): Promise<Opened> {
+  const { agentId, environmentId } = await makeAgent(api, { tools: [toolset(policy)], ...more });
   await api.pool.query(
     `UPDATE agent_versions SET definition = definition || '{"harness":"acp","placement":"inline"}' WHERE agent_id = $1`,
     [agentId],
@@ -205,6 +208,52 @@ describe('tools over MCP', { timeout: BED_PATIENCE_MS * 2 }, () => {
     await other.end();
     expect(await effects(one.session)).toEqual([]);
     expect(await effects(other.session)).toHaveLength(1);
+  });
+});
+
+describe('skills', { timeout: BED_PATIENCE_MS * 2 }, () => {
+  const files = [
+    { path: 'SKILL.md', content: Buffer.from('---\nname: tea\ndescription: Makes tea.\n---\nBoil water.') },
+    { path: 'kinds.md', content: Buffer.from('Green.') },
+  ];
+
+  async function makeSkill(): Promise<{ type: 'custom'; skill_id: string; version: string }> {
+    const owner = { teamId: 'team-a', createdBy: 'user:ada' };
+    const content = { name: 'tea', displayName: 'Tea', description: 'Makes tea.', files };
+    const made = await withTransaction(api.pool, (tx) => insertSkill(tx, owner, content));
+    return { type: 'custom', skill_id: made.id, version: made.latestVersionId };
+  }
+
+  it('are given to a harness as folders, and told to models that have no way to read those', async () => {
+    const skills = [await makeSkill()];
+    const opened = await open('always_allow', { skills });
+    const spec = [...harness.stored.values()].find((stored) => stored.spec.sessionId === opened.session)?.spec;
+    expect(spec?.skills).toEqual([{ name: 'tea', files }]);
+    expect(spec?.systemPrompt).toMatch(/read_skill.*\n- tea: Makes tea\.$/s);
+    const client = await connect(opened);
+    const read = async (args: object): Promise<string> =>
+      textOf(await client.callTool({ name: 'read_skill', arguments: { ...args } }));
+    expect(await read({ name: 'tea' })).toMatch(/Boil water\.\n\n\[Other files: kinds\.md\]$/);
+    expect(await read({ name: 'tea', path: 'kinds.md' })).toBe('Green.');
+    expect(await read({ name: 'tea', path: '../other' })).toMatch(/no file/);
+    expect(await read({ name: 'coffee' })).toMatch(/no skill/);
+    await client.close();
+    await opened.end();
+  });
+
+  it('are read by the native loop, too', async () => {
+    const { agentId, environmentId } = await makeAgent(api, { skills: [await makeSkill()] });
+    const steps = [{ tools: [{ name: 'read_skill', input: { name: 'tea' } }] }, { text: 'I read: {{lastToolResult}}' }];
+    const made = await api
+      .post('/v1/sessions', { agent: agentId, environment_id: environmentId, initial_events: [scriptMessage(steps)] })
+      .expect(200);
+    const session = made.body.id as string;
+    await driver.until('its turns are over', session, TURNS_OVER);
+    const said = await driver.one<{ text: string }>(
+      `SELECT payload::text AS text FROM events WHERE session_id = $1 AND type = 'agent.message'`,
+      session,
+    );
+    expect(said.text).toContain('Boil water.');
   });
 });
 
