@@ -19,6 +19,7 @@ interface AvailableHarness {
 /** What agents may be made with. A harness is added when its driver lands, with what that driver really can. */
 export const AVAILABLE_HARNESSES: Readonly<Partial<Record<AgentHarness, AvailableHarness>>> = {
   native: { placements: ['inline'], agents: [] },
+  opencode: { placements: ['inline'], agents: [] },
   codex: { placements: ['inline'], agents: [] },
   'github-copilot': { placements: ['inline'], agents: [] },
 };

@@ -4,6 +4,7 @@ import type { Logger } from '../../telemetry/logger.ts';
 import { CodexDriver } from './codex/driver.ts';
 import { readHarnessConfig } from './config.ts';
 import { CopilotDriver } from './github-copilot/driver.ts';
+import { OpenCodeDriver } from './opencode/driver.ts';
 import type { HarnessDriver, HarnessName } from './port.ts';
 
 export interface DriverOptions {
@@ -22,7 +23,11 @@ const SICK_MS = 20_000;
 export function createHarnessDrivers({ home, logger }: DriverOptions): Partial<Record<HarnessName, HarnessDriver>> {
   const { installDir, idleMs } = readHarnessConfig();
   const host = { root: path.join(home, 'harness'), idleMs, sickMs: SICK_MS, logger };
-  return { codex: new CodexDriver({ host, installDir }), 'github-copilot': new CopilotDriver({ host, installDir }) };
+  return {
+    codex: new CodexDriver({ host, installDir }),
+    'github-copilot': new CopilotDriver({ host, installDir }),
+    opencode: new OpenCodeDriver({ host, installDir }),
+  };
 }
 
 export function requireDriver(drivers: Partial<Record<HarnessName, HarnessDriver>>, name: HarnessName): HarnessDriver {

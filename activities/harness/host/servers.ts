@@ -6,6 +6,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Logger } from '../../../telemetry/logger.ts';
+import { within } from '../../abort.ts';
 import { isAlive } from '../../sandbox/local/host.ts';
 import { withLock } from '../../sandbox/local/lock.ts';
 import { KEEPER } from './keeper.ts';
@@ -84,7 +85,7 @@ export async function acquireServer(host: HarnessHost, spec: ServerSpec, signal:
   const files = filesOf(host, spec.name);
   for (const folder of [runFolder(host.root), files.folder]) mkdirSync(folder, { recursive: true, mode: 0o700 });
   writeFileSync(files.used, '', { mode: 0o600 });
-  const found = await findReady(host, spec, signal);
+  const found = await findServer(host, spec, signal);
   if (found !== null) return found;
   const busy = (): LonghaulError =>
     new LonghaulError('harness_unavailable', `another worker starts the ${spec.name} server for too long`);
@@ -114,7 +115,11 @@ export function holdServer(host: HarnessHost, name: string): () => void {
 }
 
 /** The server, if it lives and answers at once. */
-async function findReady(host: HarnessHost, spec: ServerSpec, signal: AbortSignal): Promise<RunningServer | null> {
+export async function findServer(
+  host: HarnessHost,
+  spec: ServerSpec,
+  signal: AbortSignal,
+): Promise<RunningServer | null> {
   const server = recorded(host, spec);
   return server !== null && (await answers(host, spec, server, signal)) ? server : null;
 }
@@ -249,7 +254,7 @@ async function answers(
   const probeMs = Math.min(PROBE_TIMEOUT_MS, sickMs);
   signal.throwIfAborted();
   try {
-    return await spec.isReady(server, AbortSignal.any([signal, AbortSignal.timeout(probeMs)]));
+    return await within(signal, probeMs, (until) => spec.isReady(server, until));
   } catch {
     return false;
   }
