@@ -1,9 +1,15 @@
-import type { DeploymentActivities, MaintenanceActivities, SessionActivities } from '../workflows/activity-types.ts';
+import type {
+  DeploymentActivities,
+  HarnessReportActivities,
+  MaintenanceActivities,
+  SessionActivities,
+} from '../workflows/activity-types.ts';
 import { expireCustomTool, settleApproval } from './approvals/settle.ts';
 import { deploymentActivities } from './deployments/runs.ts';
 import type { ActivityDeps } from './deps.ts';
 import { runEffect } from './effects/run.ts';
 import { planCall } from './harness/calls.ts';
+import { reportHarnesses } from './harness/report.ts';
 import { harnessTurn, wishAttempt } from './harness/turn.ts';
 import { maintenanceActivities } from './maintenance/maintenance.ts';
 import { SessionKeys } from './model/session-keys.ts';
@@ -14,7 +20,7 @@ import { closeInputs, endTurn } from './sessions/end-turn.ts';
 import { pauseTurn } from './sessions/pause-turn.ts';
 
 /** Every activity, bound to its dependencies. */
-export function createActivities(deps: ActivityDeps): SessionActivities & DeploymentActivities & MaintenanceActivities {
+export function createActivities(deps: ActivityDeps): SessionActivities & DeploymentActivities & MaintenanceActivities & HarnessReportActivities {
   const keys = new SessionKeys(deps.pool);
   return {
     modelStep: (args) => modelStep(deps, keys, args),
@@ -32,5 +38,6 @@ export function createActivities(deps: ActivityDeps): SessionActivities & Deploy
     closeSession: (args) => closeSession(deps, keys, args),
     ...deploymentActivities(deps),
     ...maintenanceActivities(deps),
+    reportHarnesses: () => reportHarnesses(deps),
   };
 }

@@ -1,4 +1,5 @@
 /** Shapes that cross the border between workflows and activities: ids and decisions only, well under 4 KB. */
+import type { HarnessReport } from '../activities/harness/report.ts';
 import type { ApprovalDecision, StopReasonType, TurnState } from '../contracts/states.ts';
 import type { HarnessTurnArgs, HarnessTurnResult, PlannedCall, WishArgs } from './harness-types.ts';
 
@@ -113,4 +114,9 @@ export interface DeploymentActivities {
 export interface MaintenanceActivities {
   reapSandboxes(): Promise<{ destroyed: number; paused: number; strays: number }>;
   pruneRecords(): Promise<{ deleted: number }>;
+}
+
+export interface HarnessReportActivities {
+  /** Which harnesses this worker has, and what they can. */
+  reportHarnesses(): Promise<HarnessReport>;
 }

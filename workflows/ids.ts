@@ -5,5 +5,7 @@ export const deploymentScheduleId = (deploymentId: string): string => `deploymen
 export const scheduledRunWorkflowId = (deploymentId: string): string => `deployment/${deploymentId}/scheduled`;
 export const manualRunWorkflowId = (deploymentId: string, runId: string): string =>
   `deployment/${deploymentId}/${runId}`;
+/** Somebody asks a worker what it has. */
+export const harnessReportWorkflowId = (nonce: string): string => `harness-report/${nonce}`;
 export const MAINTENANCE_SCHEDULE_ID = 'maintenance';
 export const MAINTENANCE_WORKFLOW_ID = 'maintenance/run';

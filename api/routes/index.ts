@@ -49,6 +49,7 @@ import { listDeploymentRuns } from './list-deployment-runs.ts';
 import { listDeployments } from './list-deployments.ts';
 import { listEnvironments } from './list-environments.ts';
 import { listEvents } from './list-events.ts';
+import { listHarnesses } from './list-harnesses.ts';
 import { listKeys } from './list-keys.ts';
 import { listPrices } from './list-prices.ts';
 import { listPorts } from './list-session-ports.ts';
@@ -164,6 +165,7 @@ export const ENDPOINTS: readonly AnyEndpoint[] = [
   updateEgressPolicy,
   uploadFile,
   listFiles,
+  listHarnesses,
   getFile,
   downloadFile,
   deleteFile,
