@@ -20,7 +20,9 @@ import { closeInputs, endTurn } from './sessions/end-turn.ts';
 import { pauseTurn } from './sessions/pause-turn.ts';
 
 /** Every activity, bound to its dependencies. */
-export function createActivities(deps: ActivityDeps): SessionActivities & DeploymentActivities & MaintenanceActivities & HarnessReportActivities {
+export function createActivities(
+  deps: ActivityDeps,
+): SessionActivities & DeploymentActivities & MaintenanceActivities & HarnessReportActivities {
   const keys = new SessionKeys(deps.pool);
   return {
     modelStep: (args) => modelStep(deps, keys, args),

@@ -49,7 +49,12 @@ export function settingsOf(spec: HarnessSpec, models: readonly string[]): string
     default_agent: AGENT,
     agent: {
       [AGENT]: { mode: 'primary', prompt: spec.systemPrompt ?? DEFAULT_PROMPT, permission },
-      ...{ build: off, plan: off, general: off, explore: off, title: off, summary: off },
+      build: off,
+      plan: off,
+      general: off,
+      explore: off,
+      title: off,
+      summary: off,
     },
     permission,
     mcp: Object.fromEntries(
