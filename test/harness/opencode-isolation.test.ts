@@ -23,6 +23,22 @@ interface Asked {
   tools?: { function: { name: string } }[];
 }
 
+const settingsOf = (talk: Talk): string => path.join(talk.spec.cwd, 'opencode.json');
+const toolsOf = (talk: Talk): string[] => {
+  const bodies = talk.bodies().map((body) => JSON.parse(body) as Asked);
+  return [...new Set(bodies.flatMap(({ tools = [] }) => tools.map((tool) => tool.function.name)))].toSorted();
+};
+
+/** Says its word through the shell of its own session, then ends. */
+const shellTurn = (word: string): string =>
+  scriptText(
+    [
+      { tools: [{ name: 'longhaul_bash', input: { command: `echo ${word} | tee -a ran` } }] },
+      { text: `${word} is done`, chunks: 5 },
+    ],
+    word,
+  );
+
 describe.skipIf(opencode.binary === undefined)(title, { timeout: PATIENCE_MS }, () => {
   let home: string;
   let world: HarnessWorld;
@@ -58,22 +74,6 @@ describe.skipIf(opencode.binary === undefined)(title, { timeout: PATIENCE_MS }, 
 
   const record = (): ServerRecord => readRecord<ServerRecord>(host.root, 'opencode')!;
   const password = (): string => readFileSync(path.join(host.root, 'run', 'opencode.secret'), 'utf8');
-  const settingsOf = (talk: Talk): string => path.join(talk.spec.cwd, 'opencode.json');
-  const toolsOf = (talk: Talk): string[] => {
-    const bodies = talk.bodies().map((body) => JSON.parse(body) as Asked);
-    return [...new Set(bodies.flatMap(({ tools = [] }) => tools.map((tool) => tool.function.name)))].toSorted();
-  };
-
-  /** Says its word through the shell of its own session, then ends. */
-  const shellTurn = (word: string): string =>
-    scriptText(
-      [
-        { tools: [{ name: 'longhaul_bash', input: { command: `echo ${word} | tee -a ran` } }] },
-        { text: `${word} is done`, chunks: 5 },
-      ],
-      word,
-    );
-
   it('keeps two sessions that run at the same time apart', async () => {
     const skill = `---\nname: recipe\ndescription: ${skillWord}\n---\nStir.\n`;
     const skills = [{ name: 'recipe', files: [{ path: 'SKILL.md', content: Buffer.from(skill) }] }];
