@@ -70,6 +70,12 @@ export const modelDeployment = z
       api_key: credential.exactOptional(),
     }),
     z.strictObject({
+      provider: z.literal('gemini'),
+      ...shared,
+      base_url: baseUrl.exactOptional(),
+      api_key: credential.exactOptional(),
+    }),
+    z.strictObject({
       provider: z.literal('openai-compatible'),
       ...shared,
       base_url: baseUrl,

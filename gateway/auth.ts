@@ -46,7 +46,10 @@ export class Authenticator {
   authenticate(req: IncomingMessage): Promise<Caller> {
     const key = keyOf(req);
     if (key === undefined) {
-      const error = new LonghaulError('missing_api_key', 'send a key as Authorization: Bearer or x-api-key');
+      const error = new LonghaulError(
+        'missing_api_key',
+        'send a key as Authorization: Bearer, x-api-key or x-goog-api-key',
+      );
       return Promise.reject(error);
     }
     const digest = createHash('sha256').update(key).digest('base64');
@@ -130,7 +133,7 @@ export function mayCall({ allowedModels }: Caller, model: string): boolean {
 function keyOf(req: IncomingMessage): string | undefined {
   const bearer = /^Bearer\s+(\S+)$/i.exec(req.headers.authorization ?? '')?.[1];
   if (bearer !== undefined) return bearer;
-  const key = req.headers['x-api-key'];
+  const key = req.headers['x-api-key'] ?? req.headers['x-goog-api-key'];
   return typeof key === 'string' && key !== '' ? key : undefined;
 }
 

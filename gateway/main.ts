@@ -39,10 +39,9 @@ async function main(): Promise<void> {
     else if (req.method === 'GET' && req.url === '/readyz') void answerReady(pool, gateway, res);
     else if (req.method === 'GET' && req.url === '/metrics') void metrics(req, res);
     else {
-      const error = new LonghaulError(
-        'route_not_found',
-        `the gateway has no route ${req.method ?? ''} ${req.url ?? ''}`,
-      );
+      // Without the query: some clients put a key there.
+      const path = (req.url ?? '').split('?', 1)[0]?.slice(0, 200) ?? '';
+      const error = new LonghaulError('route_not_found', `the gateway has no route ${req.method ?? ''} ${path}`);
       sendError(res, 'messages', { error }, newId('request'));
     }
   });

@@ -1,5 +1,6 @@
 import { ERROR_CATALOGUE, type LonghaulError } from '../contracts/error-codes.ts';
 import { assertNever } from '../contracts/states.ts';
+import { googleErrorBody } from './google-errors.ts';
 
 /** Our id of the request, beside the provider's own `request-id`. */
 export const REQUEST_ID_HEADER = 'x-longhaul-request-id';
@@ -7,7 +8,7 @@ export const REQUEST_ID_HEADER = 'x-longhaul-request-id';
 const ERROR_CODE_HEADER = 'x-longhaul-error';
 
 /** A wire protocol of model calls. */
-export type Protocol = 'messages' | 'chat' | 'responses';
+export type Protocol = 'messages' | 'chat' | 'responses' | 'gemini';
 
 /** A provider's own error answer, to be given to the caller as it is. */
 interface OriginalAnswer {
@@ -31,6 +32,8 @@ export function errorBody(protocol: Protocol, { error }: ProtocolError, requestI
     case 'chat':
     case 'responses':
       return { error: { param: error.field ?? null, ...body.error }, request_id: requestId };
+    case 'gemini':
+      return googleErrorBody(error, requestId);
     default:
       return assertNever(protocol);
   }
@@ -42,6 +45,7 @@ export function errorFrame(protocol: Protocol, failure: ProtocolError, requestId
     case 'messages':
       return `event: error\ndata: ${JSON.stringify(errorBody(protocol, failure, requestId))}\n\n`;
     case 'chat':
+    case 'gemini':
       return `data: ${JSON.stringify(errorBody(protocol, failure, requestId))}\n\n`;
     case 'responses': {
       const { error } = failure.error.toBody(requestId);

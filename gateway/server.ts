@@ -25,8 +25,9 @@ import type { Provider, ProviderRequest, StoredRequest } from './providers/port.
 import { StoredResponses } from './responses/stored-responses.ts';
 import { createScriptedProvider } from './providers/scripted-provider.ts';
 import { EndpointTable, type Exchange, type Found, type Method } from './endpoints.ts';
-import { describeModel, SCRIPTED_MODEL } from './routing/models.ts';
-import { readRequestFacts, withUsageReport } from './routing/request.ts';
+import { describeGeminiModel, describeModel, SCRIPTED_MODEL } from './routing/models.ts';
+import { GEMINI_VERBS, readFacts, withPathFields, type GeminiVerb } from './routing/gemini-request.ts';
+import { withUsageReport } from './routing/request.ts';
 import { Router } from './routing/router.ts';
 import { CallTelemetry } from './trace.ts';
 
@@ -121,6 +122,14 @@ class GatewayServer implements Gateway {
     };
     model('/v1/messages', 'messages');
     model('/v1/messages/count_tokens', 'messages', 'count_tokens');
+    for (const verb of GEMINI_VERBS) {
+      const operation = verb === 'countTokens' ? 'count_tokens' : 'generate';
+      table.add('POST', `/v1beta/models/{id}:${verb}`, 'gemini', (exchange) =>
+        this.#serveModel(exchange, 'gemini', operation, verb),
+      );
+    }
+    table.add('GET', '/v1beta/models', 'gemini', (exchange) => this.#geminiModels(exchange));
+    table.add('GET', '/v1beta/models/{id}', 'gemini', (exchange) => this.#geminiModels(exchange));
     // OpenAI's paths also without the version: base URLs are written both ways.
     for (const base of ['/v1', '']) {
       model(`${base}/chat/completions`, 'chat');
@@ -150,7 +159,7 @@ class GatewayServer implements Gateway {
 
   handle(req: IncomingMessage, res: ServerResponse): boolean {
     const found = this.#endpoints.find(req.method ?? '', req.url ?? '/');
-    if (found === undefined) return false;
+    if (found === undefined) return refuseForeign(req, res);
     void this.#answer(found, req, res);
     return true;
   }
@@ -192,13 +201,15 @@ class GatewayServer implements Gateway {
   }
 
   async #serveModel(
-    { req, res, search, requestId }: Exchange,
+    { req, res, id, search, requestId }: Exchange,
     protocol: Protocol,
     operation: ProviderRequest['operation'],
+    verb?: GeminiVerb,
   ): Promise<void> {
     // The body is read while the key is looked up; a refused key still waits for it, so that the answer is read.
-    const [caller, body] = await Promise.all([this.#authenticator.authenticate(req), readBody(req)]);
-    const facts = readRequestFacts(body);
+    const [caller, sent] = await Promise.all([this.#authenticator.authenticate(req), readBody(req)]);
+    const body = verb === undefined ? sent : withPathFields(sent, verb, id, search);
+    const facts = readFacts(protocol, body);
     const { model, stream, maxOutputTokens } = facts;
     if (!mayCall(caller, model)) throw new LonghaulError('model_not_allowed', `this key may not call "${model}"`);
     const planned = await this.#planModel(caller, model, operation);
@@ -285,12 +296,23 @@ class GatewayServer implements Gateway {
     sendJson(res, 200, { 'request-id': requestId }, model);
   }
 
+  /** Those that answer on Google's paths, or the one that is named. */
+  async #geminiModels({ req, res, id, requestId }: Exchange): Promise<void> {
+    const models = (await this.#modelsFor(req, 'gemini')).map(describeGeminiModel);
+    const named = models.find(({ name }) => name === `models/${id}`);
+    if (id !== '' && named === undefined) {
+      throw new LonghaulError('model_not_found', `there is no model "${id}" for this key`);
+    }
+    sendJson(res, 200, { 'request-id': requestId }, named ?? { models });
+  }
+
   async #modelsOf(req: IncomingMessage): Promise<ReturnType<typeof describeModel>[]> {
+    return (await this.#modelsFor(req)).map(describeModel);
+  }
+
+  async #modelsFor(req: IncomingMessage, protocol?: Protocol): Promise<{ id: string; provider: string }[]> {
     const caller = await this.#authenticator.authenticate(req);
-    return this.#router
-      .models(caller.attribution.teamId)
-      .filter((model) => mayCall(caller, model.id))
-      .map(describeModel);
+    return this.#router.models(caller.attribution.teamId, protocol).filter((model) => mayCall(caller, model.id));
   }
 
   async #cancel({ req, res, requestId }: Exchange): Promise<void> {
@@ -327,6 +349,16 @@ class GatewayServer implements Gateway {
     }));
     sendJson(res, 200, { 'request-id': requestId }, { model: SCRIPTED_MODEL, data });
   }
+}
+
+/** Google's paths are all the gateway's: what it has not there is refused in Google's words. */
+function refuseForeign(req: IncomingMessage, res: ServerResponse): boolean {
+  const [path = ''] = (req.url ?? '').split('?', 1);
+  if (!path.startsWith('/v1beta/')) return false;
+  req.resume();
+  const error = new LonghaulError('route_not_found', `there is no ${req.method ?? ''} ${path.slice(0, 200)}`);
+  sendError(res, 'gemini', { error }, newId('request'));
+  return true;
 }
 
 function protocolHeaders(req: IncomingMessage): Record<string, string> {

@@ -35,6 +35,10 @@ export function requestContent(protocol: Protocol, body: Buffer): RequestContent
       const items = typeof input === 'string' ? [{ role: 'user', content: input }] : listOf(input);
       return { system: partsIfAny(request['instructions']), messages: items.map(itemOf) };
     }
+    case 'gemini': {
+      const system = request['systemInstruction'] ?? request['system_instruction'];
+      return { system: partsIfAny(fieldsOf(system)['parts']), messages: listOf(request['contents']).map(contentOf) };
+    }
     default:
       return assertNever(protocol);
   }
@@ -63,6 +67,8 @@ export function answerContent(protocol: Protocol, body: Buffer): Message[] {
           ),
         },
       ];
+    case 'gemini':
+      return [candidateOf(events)];
     default:
       return assertNever(protocol);
   }
@@ -78,6 +84,8 @@ function wholeAnswer(protocol: Protocol, answer: Fields): Message {
     }
     case 'responses':
       return { role: 'assistant', parts: listOf(answer['output']).flatMap((item) => itemOf(item).parts) };
+    case 'gemini':
+      return candidateOf([answer]);
     default:
       return assertNever(protocol);
   }
@@ -161,6 +169,38 @@ function itemOf(item: Fields): Message {
     default:
       return messageOf(item);
   }
+}
+
+/** A content of Gemini's API. */
+function contentOf(content: Fields): Message {
+  const role = content['role'] === 'model' ? 'assistant' : 'user';
+  return { role, parts: listOf(content['parts']).flatMap(geminiPart) };
+}
+
+function geminiPart(part: Fields): Part[] {
+  const { functionCall, functionResponse, text } = part;
+  if (typeof text === 'string') return [{ type: part['thought'] === true ? 'reasoning' : 'text', content: text }];
+  const { id, name, args, response } = fieldsOf(functionCall ?? functionResponse);
+  if (functionCall !== undefined) return [{ type: 'tool_call', id, name, arguments: args }];
+  if (functionResponse !== undefined) return [{ type: 'tool_call_response', id, response }];
+  return [{ type: 'omitted', modality: Object.keys(part)[0] ?? 'unknown' }];
+}
+
+/** The first candidate out of the pieces of an answer; text that came in pieces is one part. */
+function candidateOf(pieces: Fields[]): Message {
+  const parts: Part[] = [];
+  let reason: unknown;
+  for (const piece of pieces) {
+    const candidate = fieldsOf(listOf(piece['candidates'])[0]);
+    reason = candidate['finishReason'] ?? reason;
+    for (const part of contentOf(fieldsOf(candidate['content'])).parts) {
+      const last = parts.at(-1);
+      if (last !== undefined && 'content' in last && 'content' in part && last.type === part.type) {
+        last.content += part.content;
+      } else parts.push(part);
+    }
+  }
+  return finished({ role: 'assistant', parts }, reason);
 }
 
 function partsIfAny(content: unknown): Part[] | undefined {

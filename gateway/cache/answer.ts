@@ -54,6 +54,9 @@ function readWhole(protocol: Protocol, text: string, findings: Findings): string
       noteStop(findings, body['status']);
       noteBlocks(findings, body['output']);
       break;
+    case 'gemini':
+      noteCandidates(findings, body);
+      break;
     default:
       return assertNever(protocol);
   }
@@ -73,7 +76,7 @@ function readStream(protocol: Protocol, text: string, findings: Findings): strin
     const event = parse(data);
     if (event === undefined || event['type'] === 'error' || isObject(event['error'])) return undefined;
     noteEvent(protocol, event, findings);
-    lines.push(data.includes('"usage"') ? `data: ${JSON.stringify(withoutUsage(event))}` : line);
+    lines.push(/"usage(Metadata)?"/.test(data) ? `data: ${JSON.stringify(withoutUsage(event))}` : line);
   }
   return lines.join('\n');
 }
@@ -101,6 +104,10 @@ function noteEvent(protocol: Protocol, event: Json, findings: Findings): void {
       noteBlocks(findings, response['output']);
       return;
     }
+    case 'gemini':
+      noteCandidates(findings, event);
+      if (findings.stops.length > 0) findings.isWhole = true;
+      return;
     default:
       assertNever(protocol);
   }
@@ -124,10 +131,23 @@ function noteChatTools(findings: Findings, message: unknown): void {
   if (Array.isArray(calls) ? calls.length > 0 : isObject(calls)) findings.callsTools = true;
 }
 
+/** What a piece of Gemini's answer, or all of it, says. Code that Google runs is no plain part. */
+function noteCandidates(findings: Findings, piece: Json): void {
+  if (isObject(piece['promptFeedback'])) findings.stops.push('prompt feedback');
+  for (const candidate of listOf(piece['candidates'])) {
+    const reason = candidate['finishReason'];
+    if (typeof reason === 'string') noteStop(findings, reason === 'STOP' ? 'stop' : reason);
+    for (const part of listOf(isObject(candidate['content']) ? candidate['content']['parts'] : [])) {
+      if (isObject(part['functionCall'])) findings.callsTools = true;
+      else if (typeof part['text'] !== 'string') findings.stops.push('part');
+    }
+  }
+}
+
 /** The object with every number in a `usage` of it, or of what it holds directly, set to zero. */
 function withoutUsage(value: Json): Json {
   const out: Json = { ...value };
-  if (isObject(out['usage'])) out['usage'] = zero(out['usage']);
+  for (const name of ['usage', 'usageMetadata']) if (isObject(out[name])) out[name] = zero(out[name]);
   for (const name of ['message', 'response']) {
     const inner = out[name];
     if (isObject(inner) && isObject(inner['usage'])) out[name] = { ...inner, usage: zero(inner['usage']) };

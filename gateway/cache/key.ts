@@ -34,7 +34,13 @@ const NO_MATTER: ReadonlySet<string> = new Set([
   'store',
 ]);
 /** Fields that make an answer depend on something the provider keeps: it cannot be known from the request. */
-const STATEFUL: readonly string[] = ['previous_response_id', 'conversation', 'background', 'container'];
+const STATEFUL: readonly string[] = [
+  'previous_response_id',
+  'conversation',
+  'background',
+  'container',
+  'cachedContent',
+];
 
 /** SHA-256, hex, of the RFC 8785 canonical JSON. */
 export function digestOf(value: unknown): string {

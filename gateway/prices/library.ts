@@ -5,6 +5,7 @@ import type { ModelPrice, PriceTier, TokenRates } from '../../contracts/model-pr
 const LIBRARY_PROVIDERS: Readonly<Record<string, string>> = {
   'azure-openai': 'azure',
   bedrock: 'aws',
+  gemini: 'google',
   vertex: 'google',
 };
 

@@ -8,6 +8,7 @@ import type { UpstreamPools } from './pools.ts';
 import type { Provider, ProviderRequest } from './port.ts';
 
 const ANTHROPIC_URL = 'https://api.anthropic.com';
+const GEMINI_URL = 'https://generativelanguage.googleapis.com';
 const OPENAI_URL = 'https://api.openai.com/v1';
 
 /** Where a deployment's requests go; undefined for one that goes nowhere. */
@@ -17,6 +18,8 @@ export function endpointOf(deployment: ModelDeployment): string | undefined {
       return deployment.base_url ?? ANTHROPIC_URL;
     case 'openai':
       return deployment.base_url ?? OPENAI_URL;
+    case 'gemini':
+      return deployment.base_url ?? GEMINI_URL;
     case 'openai-compatible':
     case 'azure-openai':
       return deployment.base_url;
@@ -54,16 +57,22 @@ export function speaks(
       return protocol === 'messages';
     case 'bedrock':
       return protocol === 'messages' && operation === 'generate';
+    case 'gemini':
+      return protocol === 'gemini';
     case 'openai':
     case 'azure-openai':
-      return protocol !== 'messages';
+      return isOpenai(protocol);
     case 'openai-compatible':
-      return deployment.protocols === undefined ? protocol !== 'messages' : deployment.protocols.includes(protocol);
+      return protocol !== 'gemini' && (deployment.protocols?.includes(protocol) ?? isOpenai(protocol));
     case 'scripted':
       return true;
     default:
       return assertNever(deployment);
   }
+}
+
+function isOpenai(protocol: Protocol): boolean {
+  return protocol === 'chat' || protocol === 'responses';
 }
 
 interface ProviderParts {
@@ -85,11 +94,12 @@ export function createProvider(deployment: ModelDeployment, { pools, secret, scr
         apiKey: secret(deployment.api_key),
         pools,
       });
+    case 'gemini':
     case 'openai':
     case 'openai-compatible':
       return createHttpProvider({
         name: deployment.provider,
-        api: 'openai',
+        api: deployment.provider === 'gemini' ? 'gemini' : 'openai',
         baseUrl,
         apiKey: secret(deployment.api_key),
         pools,

@@ -10,7 +10,7 @@ const MAX_MESSAGE_CHARS = 4_000;
  * would take it for, and it can hold a piece of ours.
  */
 export function providerFailure(original: Required<ProtocolError>['original']): ProtocolError {
-  const code = codeOf(original.status);
+  const code = isRefusedGoogleKey(original) ? 'provider_auth' : codeOf(original.status);
   if (code === 'provider_auth') {
     return { error: new LonghaulError(code, `the provider refused the gateway's key (${original.status})`) };
   }
@@ -27,6 +27,11 @@ function codeOf(status: number): ErrorCode {
   if (status === 429) return 'provider_rate_limited';
   if (status >= 500) return 'provider_unavailable';
   return 'provider_rejected';
+}
+
+/** Google answers 400 to a key it does not know. */
+function isRefusedGoogleKey({ status, body }: Required<ProtocolError>['original']): boolean {
+  return status === 400 && body.includes('"API_KEY_INVALID"');
 }
 
 function messageOf(body: Buffer): string | undefined {

@@ -28,6 +28,8 @@ export function readConversation(protocol: Protocol, request: Fields): Conversat
       return readChat(request);
     case 'responses':
       return readResponses(request);
+    case 'gemini':
+      return readGemini(request);
     default:
       return assertNever(protocol);
   }
@@ -78,6 +80,34 @@ function readResponses(request: Fields): Conversation {
       const namespace = String(tool['name']);
       for (const inner of list(tool['tools'])) declare(conversation, inner['name'], { kind: kindOf(inner), namespace });
     } else declare(conversation, tool['name'], { kind: kindOf(tool) });
+  }
+  return conversation;
+}
+
+/** A count of tokens may hold the request it is about. The model's pieces are one message of it. */
+function readGemini(given: Fields): Conversation {
+  const request = { ...fields(given['generateContentRequest']), ...given };
+  const entries = list(request['contents']);
+  const conversation = emptyConversation(entries.length);
+  let isInRun = false;
+  for (const entry of entries) {
+    const isModels = entry['role'] === 'model';
+    const parts = list(entry['parts']);
+    const text = parts.map((part) => (typeof part['text'] === 'string' ? part['text'] : '')).join('\n');
+    if (!isModels) conversation.messages.push({ role: 'user', text });
+    else if (!isInRun) conversation.messages.push({ role: 'assistant', text });
+    isInRun = isModels;
+    for (const part of parts) {
+      if (typeof part['functionResponse'] !== 'object') continue;
+      const response = fields(fields(part['functionResponse'])['response']);
+      const said = response['output'] ?? response['error'];
+      conversation.lastToolResult = typeof said === 'string' ? said : JSON.stringify(response);
+    }
+  }
+  for (const tool of list(request['tools'])) {
+    for (const declared of list(tool['functionDeclarations'] ?? tool['function_declarations'])) {
+      declare(conversation, declared['name'], { kind: 'function' });
+    }
   }
   return conversation;
 }

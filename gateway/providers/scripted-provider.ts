@@ -1,6 +1,8 @@
 import { LonghaulError } from '../../contracts/error-codes.ts';
+import { assertNever } from '../../contracts/states.ts';
 import type { Pool } from '../../db/pool.ts';
 import { countScriptedAsked, countScriptedBilled, type ScriptedPlace } from '../../db/queries/scripted-calls.ts';
+import { googleStatus } from '../google-errors.ts';
 import { parseJsonObject } from '../http.ts';
 import type { Protocol } from '../protocol.ts';
 import type { AnswerSink, Provider, ProviderRequest, RunningCall } from './port.ts';
@@ -99,12 +101,12 @@ class ScriptedCall implements RunningCall {
     try {
       const parsed = parseJsonObject(this.#request.body);
       const reply = makeReply(readConversation(this.#request.protocol, parsed), this.#request.body.length);
-      if (this.#request.operation === 'count_tokens') this.#sendWhole(200, { input_tokens: reply.usage.input });
+      if (this.#request.operation === 'count_tokens') this.#sendWhole(200, countOf(this.#request.protocol, reply));
       else await this.#playReply(reply, parsed);
     } catch (error) {
       if (this.#isAborted || error instanceof Aborted) return;
       if (error instanceof ScriptError) {
-        this.#sendWhole(400, errorBody(this.#request.protocol, 'invalid_request_error', error.message));
+        this.#sendError({ status: 400, type: 'invalid_request_error', message: error.message });
       } else
         this.#sink.onFailure(error instanceof LonghaulError ? error : new Error('scripted', { cause: error }), false);
     }
@@ -125,7 +127,7 @@ class ScriptedCall implements RunningCall {
     const { error } = reply;
     if (error !== undefined && asked <= (error.times ?? Number.POSITIVE_INFINITY)) {
       const message = error.message ?? `scripted error ${error.status}`;
-      this.#sendWhole(error.status, errorBody(this.#request.protocol, error.type ?? 'api_error', message));
+      this.#sendError({ status: error.status, type: error.type, message });
       return;
     }
     if (reply.raw !== undefined) {
@@ -204,6 +206,10 @@ class ScriptedCall implements RunningCall {
     if (this.#isAborted) throw new Aborted();
   }
 
+  #sendError(error: { status: number; type: string | undefined; message: string }): void {
+    this.#sendWhole(error.status, errorBody(this.#request.protocol, error));
+  }
+
   #sendWhole(status: number, body: object): void {
     this.#sendRaw(status, 'application/json', JSON.stringify(body));
   }
@@ -228,8 +234,23 @@ function groupByPiece(frames: Frame[]): string[] {
   return [...groups, open];
 }
 
-function errorBody(protocol: Protocol, type: string, message: string): object {
-  return protocol === 'messages'
-    ? { type: 'error', error: { type, message } }
-    : { error: { message, type, param: null, code: null } };
+function countOf(protocol: Protocol, { usage }: Reply): object {
+  return protocol === 'gemini' ? { totalTokens: usage.input } : { input_tokens: usage.input };
+}
+
+function errorBody(
+  protocol: Protocol,
+  { status, type, message }: { status: number; type: string | undefined; message: string },
+): object {
+  switch (protocol) {
+    case 'messages':
+      return { type: 'error', error: { type: type ?? 'api_error', message } };
+    case 'chat':
+    case 'responses':
+      return { error: { message, type: type ?? 'api_error', param: null, code: null } };
+    case 'gemini':
+      return { error: { code: status, message, status: type ?? googleStatus(status) } };
+    default:
+      return assertNever(protocol);
+  }
 }

@@ -2,6 +2,7 @@ import { assertNever } from '../../contracts/states.ts';
 import type { Protocol } from '../protocol.ts';
 import type { Frame } from './scripted-frame.ts';
 import { chatBody, chatFrames } from './scripted-wire-chat.ts';
+import { geminiBody, geminiFrames } from './scripted-wire-gemini.ts';
 import { messagesBody, messagesFrames } from './scripted-wire-messages.ts';
 import { responsesBody, responsesFrames } from './scripted-wire-responses.ts';
 import type { Reply } from './scripted-reply.ts';
@@ -15,6 +16,8 @@ export function framesOf(protocol: Protocol, reply: Reply, request: Record<strin
       return chatFrames(reply, request);
     case 'responses':
       return responsesFrames(reply);
+    case 'gemini':
+      return geminiFrames(reply);
     default:
       return assertNever(protocol);
   }
@@ -29,6 +32,8 @@ export function bodyOf(protocol: Protocol, reply: Reply): object {
       return chatBody(reply);
     case 'responses':
       return responsesBody(reply);
+    case 'gemini':
+      return geminiBody(reply);
     default:
       return assertNever(protocol);
   }

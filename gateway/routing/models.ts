@@ -20,3 +20,13 @@ export function describeModel({
     owned_by: provider,
   };
 }
+
+/** A model in the shape of Google's list. */
+export function describeGeminiModel({ id }: { id: string }): { name: string } & Record<string, unknown> {
+  return {
+    name: `models/${id}`,
+    version: '1',
+    displayName: id,
+    supportedGenerationMethods: ['generateContent', 'countTokens'],
+  };
+}

@@ -4,7 +4,7 @@ import type { Protocol } from '../protocol.ts';
 import { findTopLevelFields, foldedName, listMembers, type FieldSpan } from './json-fields.ts';
 
 /** What the gateway must know of a request body. */
-interface RequestFacts {
+export interface RequestFacts {
   model: string;
   stream: boolean;
   /** What the caller lets the model write at most, all choices together; null when it set no limit. */

@@ -39,6 +39,7 @@ const PATHS: Readonly<Record<Protocol, string>> = {
   messages: '/v1/messages',
   chat: '/v1/chat/completions',
   responses: '/v1/responses',
+  gemini: '/v1beta/models/{model}:generateContent',
 };
 
 /** Finds out who answers for a model: environment, file and database, as they are at this moment. */
@@ -110,15 +111,16 @@ export class Router {
     return this.#source.table.deployment(teamId, deployment)?.price;
   }
 
-  /** Models a team can ask for, with who answers. */
-  models(teamId: string): { id: string; provider: string }[] {
+  /** Models a team can ask for, with who answers; those of one protocol alone where it is named. */
+  models(teamId: string, protocol?: Protocol): { id: string; provider: string }[] {
     const { table } = this.#source;
     const { exact, patterns } = table.names(teamId);
     // A lone asterisk takes everything: no list of names follows from it.
     const prefixes = patterns.filter((pattern) => pattern !== '*').map((pattern) => pattern.slice(0, -1));
     const expanded = PRICED_MODELS.filter((id) => prefixes.some((prefix) => id.startsWith(prefix)));
     return [...new Set([...exact, ...expanded])].flatMap((id) => {
-      const [first] = table.find(teamId, id)?.route.deployments ?? [];
+      const answering = table.find(teamId, id)?.route.deployments ?? [];
+      const first = answering.find(({ speaks }) => protocol === undefined || speaks(protocol, 'generate'));
       return first === undefined || !table.mayCall(teamId, id) ? [] : [{ id, provider: first.providerName }];
     });
   }
@@ -154,7 +156,7 @@ function unusable({ model }: Wanted, deployments: readonly Deployment[]): Longha
 
 function wrongProtocol({ model, protocol, operation }: Wanted, deployments: readonly Deployment[]): LonghaulError {
   const isSpoken = (path: Protocol): boolean => deployments.some(({ speaks }) => speaks(path, 'generate'));
-  const paths = (['messages', 'chat', 'responses'] as const).filter(isSpoken).map((path) => PATHS[path]);
+  const paths = (['messages', 'chat', 'responses', 'gemini'] as const).filter(isSpoken).map((path) => PATHS[path]);
   const message =
     operation === 'count_tokens' && isSpoken(protocol)
       ? `the provider of "${model}" does not count tokens`

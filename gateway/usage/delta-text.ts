@@ -12,6 +12,7 @@ const TEXT_FIELDS: Readonly<Record<Protocol, readonly Buffer[]>> = {
   messages: ['"text"', '"partial_json"', '"thinking"'].map((name) => Buffer.from(name)),
   chat: ['"content"', '"reasoning_content"', '"reasoning"', '"arguments"'].map((name) => Buffer.from(name)),
   responses: ['"delta"'].map((name) => Buffer.from(name)),
+  gemini: ['"text"'].map((name) => Buffer.from(name)),
 };
 
 /**
@@ -30,6 +31,7 @@ function isDelta(protocol: Protocol, eventName: string, line: Buffer): boolean {
     case 'messages':
       return eventName === 'content_block_delta' && !line.includes('"signature_delta"');
     case 'chat':
+    case 'gemini':
       return true;
     case 'responses':
       return eventName.endsWith('.delta');

@@ -32,6 +32,8 @@ export function normaliseUsage(protocol: Protocol, fields: Fields): Usage {
       return fromOpenai(fields, 'prompt_tokens', 'completion_tokens');
     case 'responses':
       return fromOpenai(fields, 'input_tokens', 'output_tokens');
+    case 'gemini':
+      return fromGemini(fields);
     default:
       return assertNever(protocol);
   }
@@ -113,6 +115,20 @@ function fromOpenai(fields: Fields, input: string, output: string): Usage {
     cacheWrite1hTokens: writtenLong,
     outputTokens: outputTokens + hiddenTokens,
     reasoningTokens: Math.max(reasoningTokens, hiddenTokens),
+  };
+}
+
+/** Google's prompt includes what was read from a cache; thoughts, and what its own tools put in, come beside. */
+function fromGemini(fields: Fields): Usage {
+  const tokens = (name: string): number => count(fields[name]) ?? 0;
+  const cached = tokens('cachedContentTokenCount');
+  const thoughts = tokens('thoughtsTokenCount');
+  return {
+    ...NO_USAGE,
+    inputTokens: Math.max(0, tokens('promptTokenCount') - cached) + tokens('toolUsePromptTokenCount'),
+    cacheReadTokens: cached,
+    outputTokens: tokens('candidatesTokenCount') + thoughts,
+    reasoningTokens: thoughts,
   };
 }
 

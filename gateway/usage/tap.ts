@@ -4,10 +4,12 @@ import { assertNever } from '../../contracts/states.ts';
 import type { Protocol } from '../protocol.ts';
 import { findTopLevelFields } from '../routing/json-fields.ts';
 import { estimateDelta } from './delta-text.ts';
+import { isLastOfGemini } from './gemini.ts';
 import { fieldsOf, fromBedrockMetrics, mergeUsage, NO_USAGE, normaliseUsage, type Fields } from './normalise.ts';
 
 const NEWLINE = 0x0a;
 const USAGE_FIELD = Buffer.from('"usage"');
+const GEMINI_USAGE_FIELD = Buffer.from('"usageMetadata"');
 const NULL_USAGE = Buffer.from('"usage":null');
 const BEDROCK_METRICS = 'amazon-bedrock-invocationMetrics';
 const BYTES_PER_TOKEN = 4;
@@ -68,15 +70,16 @@ class BodyTap implements UsageTap {
     this.#chunks = [];
     // One too large to keep is taken as it comes.
     this.isComplete = this.#sizeBytes > LIMITS.recordedCallBytes;
-    const spans = this.isComplete ? undefined : findTopLevelFields(body, ['usage']);
-    const span = spans?.get('usage');
+    const name = this.#protocol === 'gemini' ? 'usageMetadata' : 'usage';
+    const spans = this.isComplete ? undefined : findTopLevelFields(body, [name]);
+    const span = spans?.get(name);
     let usage: unknown;
     if (spans !== undefined) usage = span && parse(body.toString('utf8', span.start, span.end));
     else {
       const whole = parse(body.toString('utf8'));
       // A page of a proxy in between is no answer.
       if (whole === undefined) return;
-      usage = whole['usage'];
+      usage = whole[name];
     }
     this.isComplete = true;
     if (usage === undefined || usage === null) return;
@@ -156,12 +159,25 @@ class StreamTap implements UsageTap {
       this.isComplete = true;
       return;
     }
+    if (this.#protocol === 'gemini') {
+      this.#geminiEvent(line, head);
+      return;
+    }
     if (this.#eventName === '') this.#event(/^\{"type":\s*"([\w.]+)"/.exec(head)?.[1] ?? '');
     const name = this.#eventName;
     if (name === 'error' || name === 'response.failed' || head.startsWith('{"error"')) this.#error(line);
     if (carriesUsage(this.#protocol, name, line)) this.#usageEvent(dataOf(line));
     else if (name === 'message_stop' && !this.isFinal && line.includes(BEDROCK_METRICS)) this.#bedrock(dataOf(line));
     else this.#estimatedOutput += estimateDelta(this.#protocol, name, line);
+  }
+
+  /** Each event is a piece of the answer and tells the usage up to it. */
+  #geminiEvent(line: Buffer, head: string): void {
+    if (head.startsWith('{"error"')) this.#error(line);
+    this.#estimatedOutput += estimateDelta('gemini', '', line);
+    const event = dataOf(line);
+    if (isLastOfGemini(event) && this.streamError === undefined) this.isComplete = true;
+    this.#usageEvent(event);
   }
 
   #error(line: Buffer): void {
@@ -178,7 +194,7 @@ class StreamTap implements UsageTap {
     this.#said = mergeUsage(this.#said, found.usage);
     this.usage = normaliseUsage(this.#protocol, this.#said);
     this.isReported = true;
-    this.isFinal = found.isFinal;
+    this.isFinal ||= found.isFinal;
   }
 
   #bedrock(event: Fields | undefined): void {
@@ -197,6 +213,8 @@ function carriesUsage(protocol: Protocol, eventName: string, line: Buffer): bool
       return line.includes(USAGE_FIELD) && !line.includes(NULL_USAGE);
     case 'responses':
       return /^response\.(completed|incomplete|failed|cancelled)$/.test(eventName) && line.includes(USAGE_FIELD);
+    case 'gemini':
+      return line.includes(GEMINI_USAGE_FIELD);
     default:
       return assertNever(protocol);
   }
@@ -217,6 +235,10 @@ function usageOf(protocol: Protocol, event: Fields | undefined): { usage: unknow
     case 'responses': {
       const usage = nested('response');
       return usage === undefined ? undefined : { usage, isFinal: true };
+    }
+    case 'gemini': {
+      const usage = event?.['usageMetadata'];
+      return usage === undefined ? undefined : { usage, isFinal: isLastOfGemini(event) };
     }
     default:
       return assertNever(protocol);

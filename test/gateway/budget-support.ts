@@ -98,7 +98,18 @@ const chunk = (choices: object[], usage?: object): object => ({
   ...(usage === undefined ? {} : { usage }),
 });
 
+const candidate = (text: string, usage: object, finishReason?: string): object => ({
+  candidates: [{ content: { parts: [{ text }], role: 'model' }, index: 0, finishReason }],
+  usageMetadata: usage,
+});
+
 export const WIRES: Record<Protocol, Wire> = {
+  gemini: {
+    start: (input) => data(candidate('', { promptTokenCount: input, totalTokenCount: input })),
+    delta: (text) => data(candidate(text, {})),
+    end: (input, output) => data(candidate('', { promptTokenCount: input, candidatesTokenCount: output }, 'STOP')),
+    whole: (input, output) => candidate('hi', { promptTokenCount: input, candidatesTokenCount: output }, 'STOP'),
+  },
   messages: {
     start: (input) =>
       event('message_start', { type: 'message_start', message: message({ input_tokens: input, output_tokens: 1 }) }) +
