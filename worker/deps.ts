@@ -1,5 +1,6 @@
 import path from 'node:path';
 import type { ActivityDeps } from '../activities/deps.ts';
+import { readHarnessConfig } from '../activities/harness/config.ts';
 import { createHarnessDrivers, requireDriver } from '../activities/harness/registry.ts';
 import { createSandboxProviders } from '../activities/sandbox/index.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
@@ -13,7 +14,17 @@ export function createDeps(
 ): ActivityDeps {
   const { logger } = given;
   const { sandboxRoot: rootDir, rootfsDir, daytona, docker, e2b, kubernetes } = config;
-  const providers = createSandboxProviders({ rootDir, rootfsDir, logger, daytona, docker, e2b, kubernetes });
+  const { installDir: harnessDir } = readHarnessConfig();
+  const providers = createSandboxProviders({
+    rootDir,
+    rootfsDir,
+    harnessDir,
+    logger,
+    daytona,
+    docker,
+    e2b,
+    kubernetes,
+  });
   const drivers = createHarnessDrivers({ home: config.home, logger });
   return {
     ...given,

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { Logger } from '../../telemetry/logger.ts';
+import { acpDriver } from './acp/index.ts';
 import { CodexDriver } from './codex/driver.ts';
 import { readHarnessConfig } from './config.ts';
 import { CopilotDriver } from './github-copilot/driver.ts';
@@ -27,6 +28,7 @@ export function createHarnessDrivers({ home, logger }: DriverOptions): Partial<R
     codex: new CodexDriver({ host, installDir }),
     'github-copilot': new CopilotDriver({ host, installDir }),
     opencode: new OpenCodeDriver({ host, installDir }),
+    acp: acpDriver({ installDir, keepMs: idleMs }),
   };
 }
 

@@ -85,6 +85,8 @@ export class AcpDriver implements HarnessDriver {
   async open(spec: HarnessSpec, token: ResumeToken | null, signal: AbortSignal): Promise<HarnessHandle> {
     const recipe = this.#recipe(spec);
     const known = readToken(token, recipe.name) ?? emptyToken(recipe.name);
+    // Nobody knows its model yet: it starts with the first turn, once.
+    if (recipe.model === 'process' && known.model === null) return new AcpHandle(spec, known, false);
     const session = await this.#session(spec, known, known.model ?? '', signal);
     const { turn } = session.token;
     const runs = turn !== null && !turn.isOver && session.sent.has(turn.messageId);
@@ -104,8 +106,10 @@ export class AcpDriver implements HarnessDriver {
       return scrubbed(outcome, spec.model.key);
     } catch (error) {
       if (signal.aborted) return { kind: 'cancelled' };
-      if (error instanceof LonghaulError) throw error;
-      return scrubbed(faultOf(error), spec.model.key);
+      const { key } = spec.model;
+      if (!(error instanceof LonghaulError)) return scrubbed(faultOf(error), key);
+      const { message, retryable } = error;
+      return scrubbed({ kind: 'failed', fault: 'harness_crash', retryable, httpStatus: null, message }, key);
     }
   }
 
