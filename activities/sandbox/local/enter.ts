@@ -43,6 +43,12 @@ export const BASE_ENV = {
 /** Where sandboxes see the installed harnesses. */
 export const HARNESSES_INSIDE = '/opt/longhaul/harness';
 
+/** Shows the folder of installed harnesses; `isRoot`: sandboxes have users of their own, who could not walk to it. */
+export function harnessesArgument(harnessDir: string | undefined, isRoot: boolean): string | undefined {
+  if (harnessDir === undefined || !existsSync(harnessDir)) return undefined;
+  return `${isRoot ? 'tree' : 'bind'}:${HARNESSES_INSIDE}=${harnessDir}`;
+}
+
 /** Where programs look for the authorities they trust. */
 const TRUST = '/etc/ssl/certs/ca-certificates.crt';
 
@@ -51,11 +57,11 @@ const TRUST = '/etc/ssl/certs/ca-certificates.crt';
  * the system's bundle.
  */
 export function rootArguments(
-  options: { rootfs?: string; trustFile?: string; harnessDir?: string | undefined } = {},
+  options: { rootfs?: string; trustFile?: string; harnesses?: string | undefined } = {},
 ): string[] {
-  const { rootfs, harnessDir } = options;
+  const { rootfs, harnesses } = options;
   const args = rootfs === undefined ? machineArguments() : folderArguments(rootfs);
-  if (harnessDir !== undefined && existsSync(harnessDir)) args.push(`bind:${HARNESSES_INSIDE}=${harnessDir}`);
+  if (harnesses !== undefined) args.push(harnesses);
   if (options.trustFile === undefined) return args;
   if (existsSync(`${options.rootfs ?? ''}${TRUST}`)) return [...args, `bind:${TRUST}=${options.trustFile}`];
   if (options.rootfs !== undefined) {

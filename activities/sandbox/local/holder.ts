@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
-import { hostScripts, rootArguments } from './enter.ts';
+import { harnessesArgument, hostScripts, rootArguments } from './enter.ts';
 import type { ProcessIdentity } from './host.ts';
 import { CLEAN_ENV, killProcess, perlMissing, startTimeOf } from './host.ts';
 import { syscallTable } from './kernel.ts';
@@ -108,7 +108,7 @@ export async function startHolder(
   const shown = rootArguments({
     ...(rootfs !== undefined && { rootfs }),
     ...(record.spec.trustBundleFile !== undefined && { trustFile: TRUST_FILE }),
-    harnessDir: options.harnessDir,
+    harnesses: harnessesArgument(options.harnessDir, record.uid >= 0),
   });
   const child = spawn('perl', ['-e', hostScripts().holder, '--', ...identity, ...shown], {
     env: CLEAN_ENV,

@@ -5,6 +5,8 @@ type CallName =
   | 'kcmp'
   | 'mount'
   | 'mount_setattr'
+  | 'move_mount'
+  | 'open_tree'
   | 'pidfd_open'
   | 'pivot_root'
   | 'prctl'
@@ -68,6 +70,8 @@ const X64: SyscallTable = {
     kcmp: 312,
     mount: 165,
     mount_setattr: 442,
+    move_mount: 429,
+    open_tree: 428,
     pidfd_open: 434,
     pivot_root: 155,
     prctl: 157,
@@ -151,6 +155,8 @@ const ARM64: SyscallTable = {
     kcmp: 272,
     mount: 40,
     mount_setattr: 442,
+    move_mount: 429,
+    open_tree: 428,
     pidfd_open: 434,
     pivot_root: 41,
     prctl: 167,

@@ -47,6 +47,9 @@ sub separate {
 }
 sub folder { my ($path) = @_; my $made = ''; for my $part (split m{/}, substr($path, 1)) { $made .= "/$part"; mkdir $made } }
 my $root = '/tmp';
+# Folders that only the starter can walk to: mounts of their own, taken while it still is who it is.
+my %trees;
+sub take { for (@_) { $trees{$1} = call('open_tree', -100, $1, 1 | 0x80000) if /^tree:[^=]+=(\/.*)$/s } }
 sub show { my ($from, $to, $flags) = @_;
   if (-d $from) { folder($to) } elsif (!-e $to) { folder($to =~ s{/[^/]*$}{}r); open(my $f, '>>', $to) or die "$to: $!\n" }
   call('mount', $from, $to, 0, 0x1000 | 0x4000, 0);
@@ -60,8 +63,9 @@ sub furnish {
   for (@_) { if (/^bind:[^=]+=(\/.*)$/s) { sysopen(my $f, $1, 0x200000) or die "$1: $!\n"; $held{$1} = $f } }
   tmpfs($root, 'mode=0755,size=1m');
   for (@_) {
-    my ($kind, $path, $rest) = /^(bind|link|file):([^=]+)=?(.*)$/s or die "argument: $_\n";
-    if ($kind eq 'bind') { show($held{$rest} ? '/proc/self/fd/' . fileno($held{$rest}) : $rest eq '' ? $path : $rest, "$root$path", 1 | 2 | 4) }
+    my ($kind, $path, $rest) = /^(bind|tree|link|file):([^=]+)=?(.*)$/s or die "argument: $_\n";
+    if ($kind eq 'tree') { folder("$root$path"); call('move_mount', $trees{$rest}, '', -100, "$root$path", 4); attributes("$root$path", 1 | 2 | 4, 1) }
+    elsif ($kind eq 'bind') { show($held{$rest} ? '/proc/self/fd/' . fileno($held{$rest}) : $rest eq '' ? $path : $rest, "$root$path", 1 | 2 | 4) }
     elsif ($kind eq 'link') { folder("$root$path" =~ s{/[^/]*$}{}r); symlink($rest, "$root$path") or die "$path: $!\n" }
     else { folder("$root$path" =~ s{/[^/]*$}{}r); put("$root$path", $rest) }
   }
@@ -79,7 +83,8 @@ sub move_in {
  * Becomes process 1 of a sandbox's namespaces, in a root file system of its own. The host's is unmounted there: what a
  * process of the sandbox can reach through another one's /proc entry is never more than its own root.
  * Arguments: the sandbox's uid (-1: stay), the folder with workspace and tmp, a marker that names the sandbox, its memory
- * in bytes, then what the root shows: bind:<path>, bind:<path>=<source>, link:<path>=<target>, file:<path>=<content>.
+ * in bytes, then what the root shows: bind:<path>, bind:<path>=<source>, tree:<path>=<source> (as root only), link:<path>=<target>,
+ * file:<path>=<content>.
  * Prints its pid as the host sees it, then "ready", and waits for "go": a starter that died before it wrote the pid down
  * leaves nothing behind.
  */
@@ -87,6 +92,7 @@ const HOLDER = String.raw`
 my ($uid, $box, $marker, $memory, @shown) = @ARGV;
 $0 = "longhaul-sandbox $marker";
 umask 022;
+take(@shown);
 # User, mount, network, process, IPC and host name namespace.
 separate($uid, $box, 0x10000000 | 0x20000 | 0x40000000 | 0x20000000 | 0x8000000 | 0x4000000);
 pipe(my $settled, my $settling) or die "pipe: $!\n";
