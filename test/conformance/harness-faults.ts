@@ -55,7 +55,7 @@ export function faultParts(bench: HarnessBench): void {
       return;
     }
     expect(ending.kind, JSON.stringify(ending)).toBe('failed');
-    expect(expected.ends).toContain(ending.kind === 'failed' ? ending.fault : ending.kind);
+    expect(expected.ends, JSON.stringify(ending)).toContain(ending.kind === 'failed' ? ending.fault : ending.kind);
     expect(JSON.stringify(ending)).not.toContain(talk.key);
     if (fault === '401') return;
     const next = await talk.run(scriptText([{ text: 'better now' }]), { turn: 2 });

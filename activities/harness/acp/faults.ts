@@ -20,8 +20,10 @@ export function faultOf(error: unknown): Failed {
     return failed('harness_crash', true, null, error instanceof Error ? error.message : 'unknown');
   }
   const details = `${error.message} ${JSON.stringify(error.data ?? '')}`;
-  const httpStatus = statusIn(error, details);
-  return failed(...classOf(httpStatus, details), httpStatus, error.message);
+  const httpStatus = statusIn(error);
+  const { details: more } = (error.data ?? {}) as { details?: unknown };
+  const message = typeof more === 'string' ? `${error.message}: ${more}` : error.message;
+  return failed(...classOf(httpStatus, details), httpStatus, message);
 }
 
 /** The error of an answer that claims to be a success; undefined when it is one. */
@@ -32,13 +34,15 @@ export function faultInText(text: string): Failed | undefined {
   return failed(...classOf(httpStatus, text), httpStatus, text);
 }
 
-function statusIn(error: RequestError, details: string): number | null {
+/** In one of the places where agents put it, or at the beginning of what they say of it. */
+function statusIn(error: RequestError): number | null {
   const data = (typeof error.data === 'object' && error.data !== null ? error.data : {}) as Record<string, unknown>;
   const given = [error.code, data['httpStatus'], data['status'], data['statusCode'], data['code']].map(Number);
   const found = given.find((status) => status >= 400 && status <= 599);
   if (found !== undefined) return found;
-  const match = STATUS.exec(details);
-  return match === null ? null : Number(match[1] ?? match[2]);
+  const texts = [error.message, error.data, ...Object.values(data)].filter((text) => typeof text === 'string');
+  const match = texts.map((text) => STATUS.exec(text)).find((each) => each !== null);
+  return match === undefined ? null : Number(match[1] ?? match[2]);
 }
 
 function classOf(httpStatus: number | null, details: string): [FaultClass, boolean] {

@@ -1,5 +1,6 @@
 import { methods, PROTOCOL_VERSION, RequestError, type SessionUpdate } from '@agentclientprotocol/sdk';
 import { setTimeout as delay } from 'node:timers/promises';
+import { within } from '../../abort.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { HarnessSpec } from '../port.ts';
 import { AcpConnection, type Answer } from './connection.ts';
@@ -68,7 +69,7 @@ export class AcpSession {
     const started = { ...token, process: process.ref, model: recipe.model === 'process' ? model : null };
     const session = new AcpSession(parts, connection, started);
     try {
-      await session.#open(AbortSignal.any([signal, AbortSignal.timeout(REQUEST_MS)]));
+      await within(signal, REQUEST_MS, (limit) => session.#open(limit));
       return session;
     } catch (error) {
       connection.release();
