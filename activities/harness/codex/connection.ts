@@ -101,6 +101,12 @@ export class CodexConnection {
     if (!this.#isClosed) this.#wire.send(JSON.stringify({ id, result }));
   }
 
+  /** Answers a request of the server that nobody here can answer. */
+  refuse(id: number | string): void {
+    if (!this.#isClosed)
+      this.#wire.send(JSON.stringify({ id, error: { code: -32_601, message: 'not answered here' } }));
+  }
+
   /** Messages from now on and those that came since the connection was opened. One reader at a time. */
   read(reader: (message: ServerMessage) => void): void {
     this.#reader = reader;

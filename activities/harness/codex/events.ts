@@ -55,8 +55,8 @@ export function completedEvents(turnId: string, item: CodexItem, platformServers
   }
 }
 
-/** A tool of codex's own as approvers see it. */
-export function callOf(item: CodexItem): { tool: string; input: Record<string, unknown> } {
+/** A tool of codex's own. None is on; one that ran all the same is told. */
+function callOf(item: CodexItem): { tool: string; input: Record<string, unknown> } {
   switch (item.type) {
     case 'commandExecution':
       return { tool: 'exec_command', input: { command: item.command, cwd: item.cwd } };

@@ -81,13 +81,14 @@ export type ServerMessage =
     }
   | { method: 'error'; params: OfTurn & { error: CodexError; willRetry: boolean } }
   | {
-      method: 'item/commandExecution/requestApproval';
+      method:
+        | 'item/commandExecution/requestApproval'
+        | 'item/fileChange/requestApproval'
+        | 'mcpServer/elicitation/request'
+        | 'item/tool/requestUserInput';
       id: number | string;
-      params: OfTurn & { itemId: string; command?: string | null; cwd?: string | null };
-    }
-  | { method: 'item/fileChange/requestApproval'; id: number | string; params: OfTurn & { itemId: string } }
-  | { method: 'mcpServer/elicitation/request'; id: number | string; params: { threadId: string } }
-  | { method: 'item/tool/requestUserInput'; id: number | string; params: OfTurn };
+      params: OfTurn;
+    };
 
 export interface ThreadAnswer {
   thread: { id: string; path: string | null; status: { type: 'notLoaded' | 'idle' | 'systemError' | 'active' } };

@@ -18,16 +18,13 @@ const MAX_PAGES = 20;
 
 /** What a thread is started and resumed with; nothing of it is kept on disk, so it is given each time. */
 export function threadParams(spec: HarnessSpec): Record<string, unknown> {
-  const isPlatform = spec.hands === 'platform';
-  const prompt = spec.systemPrompt ?? (isPlatform ? PLAIN_PROMPT : null);
   return {
     cwd: spec.cwd,
     modelProvider: PROVIDER,
-    // Ours are asked for by the platform; `untrusted` asks for all but commands that codex knows to only read.
-    approvalPolicy: isPlatform ? 'never' : 'untrusted',
-    // A sandbox session runs inside a sandbox already.
-    sandbox: isPlatform ? 'read-only' : 'danger-full-access',
-    ...(prompt === null ? {} : { baseInstructions: prompt }),
+    // Our tools are judged by the platform; codex has no others to ask for.
+    approvalPolicy: 'never',
+    sandbox: 'read-only',
+    baseInstructions: spec.systemPrompt ?? PLAIN_PROMPT,
     config: {
       [`model_providers.${PROVIDER}`]: {
         name: 'Longhaul',
@@ -52,7 +49,7 @@ export function threadParams(spec: HarnessSpec): Record<string, unknown> {
           },
         ]),
       ),
-      shell_environment_policy: { inherit: isPlatform ? 'none' : 'core', set: spec.env },
+      shell_environment_policy: { inherit: 'none' },
     },
   };
 }
@@ -74,8 +71,7 @@ export async function startThread(
   spec: HarnessSpec,
   params: Record<string, unknown>,
 ): Promise<OpenedThread> {
-  const hands = spec.hands === 'platform' ? { environments: [] } : {};
-  const started = opened(await connection.request<ThreadAnswer>('thread/start', { ...params, ...hands }));
+  const started = opened(await connection.request<ThreadAnswer>('thread/start', { ...params, environments: [] }));
   // A thread is on disk from its first message or its name on: with a name it can be found again before the message.
   await connection.request('thread/name/set', { threadId: started.threadId, name: spec.sessionId });
   return started;

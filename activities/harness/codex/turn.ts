@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { HarnessSpec, PermissionAnswer, TurnHost, TurnOutcome, TurnSpec } from '../port.ts';
+import { LonghaulError } from '../../../contracts/error-codes.ts';
+import type { HarnessSpec, TurnHost, TurnOutcome, TurnSpec } from '../port.ts';
 import { CodexRequestError, type CodexConnection } from './connection.ts';
-import { callOf, completedEvents, eventId, startedEvents, usageEvent } from './events.ts';
+import { completedEvents, eventId, startedEvents, usageEvent } from './events.ts';
 import { crashOf, failureOf, messageOf, statusOf } from './faults.ts';
 import { userInput } from './input.ts';
 import type { CodexItem, CodexTurn, ServerMessage } from './protocol.ts';
@@ -31,7 +32,6 @@ interface TurnParts {
 export class CodexTurnRun {
   readonly #parts: TurnParts;
   readonly #platformServers: ReadonlySet<string>;
-  readonly #items = new Map<string, CodexItem>();
   /** Codex's id of the turn that is followed. */
   #turnId: string | undefined;
   /** Messages are told in their order, one after the other. */
@@ -110,6 +110,7 @@ export class CodexTurnRun {
       if (last?.status !== 'inProgress' || known.length > 0) return known;
       // Its message may not be written yet: whose it is will be known in a moment.
       if (this.#isForeign(last) || look >= LOOKS) await this.#interrupt(last.id);
+      if (look >= LOOKS * 2) throw new LonghaulError('harness_unavailable', 'codex does not end an earlier turn');
       await delay(LOOK_AGAIN_MS);
     }
   }
@@ -120,13 +121,13 @@ export class CodexTurnRun {
 
   /** Without input the model is asked again with the history as it is. */
   async #start(input: object[], number: number): Promise<void> {
-    const { connection, threadId, spec, turn } = this.#parts;
+    const { connection, threadId, turn } = this.#parts;
     const started = await connection.request<{ turn: { id: string } }>('turn/start', {
       threadId,
       clientUserMessageId: `${turn.messageId}.${turn.attempt}.${number}`,
       input,
       model: turn.model,
-      ...(spec.hands === 'platform' ? { environments: [] } : {}),
+      environments: [],
     });
     this.#follow(started.turn.id);
   }
@@ -141,7 +142,6 @@ export class CodexTurnRun {
   async #tellHistory(turns: CodexTurn[]): Promise<void> {
     for (const { id, items, status } of turns) {
       for (const item of items) {
-        this.#items.set(item.id, item);
         const isWhole = status !== 'inProgress' || isDone(item);
         const events = isWhole ? completedEvents(id, item, this.#platformServers) : startedEvents(id, item);
         for (const event of events) await this.#parts.host.emit(event);
@@ -156,8 +156,7 @@ export class CodexTurnRun {
     }
     const of = turnOf(message);
     if (of !== undefined && of !== this.#turnId) return;
-    // Requests wait for people: they must not hold up what is told meanwhile.
-    if ('id' in message) this.#told = this.#told.then(() => void this.#answer(message));
+    if ('id' in message) this.#refuse(message);
     else this.#told = this.#told.then(() => this.#tell(message)).catch((error: unknown) => this.#failed(error));
   }
 
@@ -173,7 +172,6 @@ export class CodexTurnRun {
       }
       case 'item/started': {
         const { turnId, item } = message.params;
-        this.#items.set(item.id, item);
         for (const event of startedEvents(turnId, item)) await host.emit(event);
         return;
       }
@@ -239,40 +237,20 @@ export class CodexTurnRun {
     });
   }
 
-  async #answer(message: Extract<ServerMessage, { id: unknown }>): Promise<void> {
+  /** Codex asks for nothing here: its own hands are off, and ours are judged by the platform. */
+  #refuse(message: Extract<ServerMessage, { id: unknown }>): void {
     const { connection } = this.#parts;
     switch (message.method) {
       case 'item/commandExecution/requestApproval':
-      case 'item/fileChange/requestApproval': {
-        const { decision } = await this.#permission(message.params).catch((): PermissionAnswer => ({
-          decision: 'deny',
-          message: '',
-        }));
-        if (decision === 'park') this.#stop('parked');
-        else connection.answer(message.id, { decision: decision === 'allow' ? 'accept' : 'decline' });
+      case 'item/fileChange/requestApproval':
+        connection.answer(message.id, { decision: 'decline' });
         return;
-      }
       case 'mcpServer/elicitation/request':
         connection.answer(message.id, { action: 'decline', content: null, _meta: null });
         return;
-      case 'item/tool/requestUserInput':
-        connection.answer(message.id, { answers: {} });
-        return;
       default:
+        connection.refuse(message.id);
     }
-  }
-
-  async #permission(params: { turnId: string; itemId: string; command?: string | null; cwd?: string | null }) {
-    const item = this.#items.get(params.itemId);
-    const asked =
-      item === undefined
-        ? { tool: 'exec_command', input: { command: params.command ?? '', cwd: params.cwd ?? '' } }
-        : callOf(item);
-    const request = { callId: eventId(params.turnId, params.itemId), ...asked };
-    const answer = await this.#parts.host.permission(request);
-    // Codex runs what it asked for or nothing: a changed input cannot be given to it.
-    const isChanged = answer.decision === 'allow' && JSON.stringify(answer.input) !== JSON.stringify(request.input);
-    return isChanged ? ({ decision: 'deny', message: 'changed' } as const) : answer;
   }
 
   #outcomeOf(turn: CodexTurn): TurnOutcome {
