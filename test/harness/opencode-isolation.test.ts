@@ -140,6 +140,19 @@ describe.skipIf(opencode.binary === undefined)(title, { timeout: PATIENCE_MS }, 
     for (const secret of [password(), neighbour.key, neighbour.mcpToken]) expect(shown).not.toContain(secret);
   });
 
+  it('asks nothing again of a turn that was over when its worker died', async () => {
+    const talk = await world.talk(under);
+    await talk.open();
+    const text = scriptText([{ text: 'all said' }]);
+    const first = await talk.run(text, { turn: 1 });
+    await talk.reopen();
+    const continuation = 'This turn was interrupted and goes on now.';
+    const { host: again, ending } = await talk.run(text, { turn: 1, attempt: 2, resumed: true, continuation });
+    expect(ending).toEqual(first.ending);
+    expect(again.of('message')).toEqual(first.host.of('message'));
+    expect(talk.calls()).toHaveLength(1);
+  });
+
   it('refuses a skill that would write outside its folder', async () => {
     const skills = [{ name: 'bad', files: [{ path: '../../work/opencode.json', content: Buffer.from('{}') }] }];
     const talk = await world.talk(under, { skills });

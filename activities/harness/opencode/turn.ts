@@ -82,7 +82,7 @@ export class OpenCodeTurn {
       return users.find((id) => id.endsWith(tail));
     };
     const first = known('message');
-    const isContinued = first !== undefined && turn.continuation !== null;
+    const isContinued = first !== undefined && turn.continuation !== null && !isOver(history);
     const purpose = isContinued ? `continuation ${turn.attempt}` : 'message';
     const tail = idTail(turn.messageId, purpose);
     let id = isContinued ? known(purpose) : first;
@@ -101,7 +101,7 @@ export class OpenCodeTurn {
       messageID: id,
       model: modelRef(turn.model, wire),
       agent: AGENT,
-      parts: promptParts(id, content, first === undefined || isContinued ? turn.continuation : null),
+      parts: promptParts(id, content, isContinued || first === undefined ? turn.continuation : null),
     };
   }
 
@@ -205,6 +205,12 @@ export class OpenCodeTurn {
         this.#park.abort();
     }
   }
+}
+
+/** The model has said its last word on it: to send the message again only tells how it ended. */
+function isOver(history: readonly Message[]): boolean {
+  const last = history.at(-1)?.info;
+  return last?.role === 'assistant' && last.error === undefined && last.finish === 'stop';
 }
 
 function isPreview(event: { type: string }): boolean {
