@@ -22,7 +22,7 @@ export const AVAILABLE_HARNESSES: Readonly<Partial<Record<AgentHarness, Availabl
   opencode: { placements: ['inline'], agents: [] },
   codex: { placements: ['inline'], agents: [] },
   'github-copilot': { placements: ['inline'], agents: [] },
-  acp: { placements: ['sandbox'], agents: ['qwen'] },
+  acp: { placements: ['sandbox'], agents: ['gemini', 'qwen'] },
 };
 
 /** What of the product a harness inside a sandbox reaches, through the egress broker and by a name of its own. */

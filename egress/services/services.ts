@@ -11,7 +11,7 @@ import type { ServiceAddresses } from './config.ts';
 /** What a harness needs of each, and nothing else: not the rest of the API that may listen at the same address. */
 const PATHS: Record<OwnService, RegExp> = {
   gateway:
-    /^(?:\/v1)?\/(?:messages(?:\/count_tokens)?|chat\/completions|responses|models(?:\/[\w.:@-]+)?)$|^\/v1beta\/models\/[\w.@-]+:(?:generateContent|streamGenerateContent|countTokens)$/,
+    /^(?:\/v1)?\/(?:messages(?:\/count_tokens)?|chat\/completions|responses|models(?:\/[\w.:@-]+)?)$|^\/v1beta\/models(?:\/[\w.@-]+(?::(?:generateContent|streamGenerateContent|countTokens))?)?$/,
   mcp: /^\/mcp(?:\/[\w-]+)?$/,
 };
 /** Where clients put keys; what stands there inside a sandbox means nothing. */

@@ -128,7 +128,9 @@ export class AcpSession {
     }
     const can = (hello['agentCapabilities'] ?? {}) as Fields;
     const where = { cwd: this.parts.spec.cwd, mcpServers: this.#mcpServers(can) };
-    const isNew = this.token.sessionId === null;
+    // Some agents write a session down with its first turn only, and nobody misses one without.
+    const isUnsaved = recipe.loadsAfterMs > 0 && this.token.turn === null;
+    const isNew = this.token.sessionId === null || isUnsaved;
     if (!isNew && (await this.#reload(signal, can, where))) return;
     await this.#create(signal, where);
   }
