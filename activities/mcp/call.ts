@@ -2,6 +2,7 @@ import type { CallToolResult } from '@modelcontextprotocol/client';
 import type { ContentBlock } from '../../contracts/definitions.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { storable } from '../../contracts/storable.ts';
+import { within } from '../abort.ts';
 import type { ToolOutcome } from '../effects/outcome.ts';
 import { excerpt } from '../effects/shorten.ts';
 import type { McpConnection } from './connect.ts';
@@ -14,18 +15,18 @@ export async function callMcpTool(
   input: Record<string, unknown>,
   { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
 ): Promise<ToolOutcome> {
-  const until = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+  const startedMs = Date.now();
   try {
-    const result = await connection.client.callTool(
-      { name: tool, arguments: input },
-      // The signal is what ends it: its end is told apart from the server's.
-      { timeout: 2 * timeoutMs, signal: until },
+    // The signal is what ends it: its end is told apart from the server's.
+    const result = await within(signal, timeoutMs, (until) =>
+      connection.client.callTool({ name: tool, arguments: input }, { timeout: 2 * timeoutMs, signal: until }),
     );
     return { kind: 'done', content: contentOf(result), isError: result.isError === true };
   } catch (error) {
     const failure = connection.failure();
-    if (failure?.isSent === true || until.aborted) {
-      const reason = until.aborted && !signal.aborted ? `no answer within ${timeoutMs} ms` : reasonOf(error, failure);
+    const isLate = Date.now() - startedMs >= timeoutMs;
+    if (failure?.isSent === true || isLate || signal.aborted) {
+      const reason = isLate ? `no answer within ${timeoutMs} ms` : reasonOf(error, failure);
       return { kind: 'lost', reason: `the MCP server may have done it: ${reason}` };
     }
     return { kind: 'done', content: [{ type: 'text', text: reasonOf(error, failure) }], isError: true };

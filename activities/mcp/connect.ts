@@ -3,6 +3,7 @@ import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/cli
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { EgressClient, McpMessage } from '../../egress/client.ts';
+import { anyAbort } from '../abort.ts';
 import type { ActivityDeps } from '../deps.ts';
 
 /** A request that did not come to an answer. `isSent` false: it is certain that the server did not get it. */
@@ -92,7 +93,7 @@ function throughBroker(egress: EgressClient, at: Place, trouble: Trouble, signal
       body: typeof init.body === 'string' ? init.body : null,
       timeoutMs: at.timeoutMs,
     };
-    const until = init.signal === undefined || init.signal === null ? signal : AbortSignal.any([signal, init.signal]);
+    const until = init.signal === undefined || init.signal === null ? signal : anyAbort([signal, init.signal]);
     const answer = await egress.mcp(at.sessionId, message, until).catch((error: unknown) => {
       if (error instanceof LonghaulError) trouble.away = error;
       trouble.failure = new McpUnanswered(error instanceof LonghaulError ? error.message : 'no answer', true);

@@ -6,6 +6,7 @@ import { mcpServersInUse } from '../../contracts/mcp.ts';
 import { storable } from '../../contracts/storable.ts';
 import { listMcpListings, putMcpListing, staleMcpServers } from '../../db/queries/mcp-listings.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
+import { within } from '../abort.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { redactTexts } from '../redaction.ts';
 import { connectMcp, reasonOf } from './connect.ts';
@@ -32,14 +33,15 @@ export async function mcpListings(
 }
 
 async function refresh(deps: ActivityDeps, sessionId: string, server: string, signal: AbortSignal): Promise<void> {
-  const until = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.mcpListMs)]);
+  const startedMs = Date.now();
   try {
-    const tools = await toolsOf(deps, sessionId, server, until);
+    const tools = await within(signal, LIMITS.mcpListMs, (until) => toolsOf(deps, sessionId, server, until));
     await putMcpListing(deps.pool, sessionId, { server, tools: storable(tools), error: null });
   } catch (error) {
     signal.throwIfAborted();
-    const reason = until.aborted ? `no answer within ${LIMITS.mcpListMs} ms` : reasonOf(error, undefined);
-    if (!(error instanceof LonghaulError) && !until.aborted)
+    const isLate = Date.now() - startedMs >= LIMITS.mcpListMs;
+    const reason = isLate ? `no answer within ${LIMITS.mcpListMs} ms` : reasonOf(error, undefined);
+    if (!(error instanceof LonghaulError) && !isLate)
       deps.logger.warn({ err: error, sessionId, server }, 'tools are not listed');
     const [clean = ''] = await redactTexts(deps, sessionId, [reason], signal).catch(() => ['it cannot be asked now']);
     await putMcpListing(deps.pool, sessionId, { server, tools: [], error: clean });

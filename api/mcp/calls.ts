@@ -23,15 +23,16 @@ export async function answerCall(
   signal: AbortSignal,
 ): Promise<CallToolResult> {
   const { tool, input, harnessCallId, executor } = call;
-  const until = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.mcpCallMs)]);
+  const untilMs = Date.now() + LIMITS.mcpCallMs;
   try {
     const deps = { pool, temporal: temporal.client };
-    const asked = await requestCall(deps, { sessionId, executor, tool, input, harnessCallId }, until);
+    const asked = await requestCall(deps, { sessionId, executor, tool, input, harnessCallId }, signal);
     for (;;) {
-      const answer = await waitForCall(pool, asked, { waitMs: LOOK_MS, signal: until });
+      const answer = await waitForCall(pool, asked, { waitMs: LOOK_MS, signal });
       switch (answer.kind) {
         case 'pending':
-          break;
+          if (Date.now() < untilMs) break;
+          return failed('It is not done yet. Call it again with the same arguments to wait on.');
         case 'result':
           return { content: answer.content.map(mcpContent), isError: answer.isError };
         case 'denied':
@@ -45,15 +46,13 @@ export async function answerCall(
       }
     }
   } catch (error) {
-    return explained(error, signal);
+    return explained(error);
   }
 }
 
 /** What the model should read is its answer; the rest is the server's failure. */
-function explained(error: unknown, signal: AbortSignal): CallToolResult {
+function explained(error: unknown): CallToolResult {
   if (error instanceof LonghaulError && !error.retryable && error.status < 500) return failed(error.message);
-  const isLate = error instanceof Error && error.name === 'TimeoutError';
-  if (isLate && !signal.aborted) return failed('It is not done yet. Call it again with the same arguments to wait on.');
   throw error;
 }
 

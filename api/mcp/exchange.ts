@@ -29,7 +29,7 @@ export async function answerMcp(
     const value = req.headers[name];
     if (typeof value === 'string') headers.set(name, value);
   }
-  const handler = createMcpHandler(() => mcpServer(surface), {
+  const handler = createMcpHandler(() => mcpServer(surface, gone.signal), {
     keepAliveMs: LIMITS.ssePingMs,
     responseMode: 'sse',
     onerror: (error) => logger.debug({ err: error }, 'an MCP request was refused'),
@@ -39,6 +39,8 @@ export async function answerMcp(
     const answer = await handler.fetch(request, { parsedBody: body ?? null });
     res.status(answer.status);
     for (const [name, value] of answer.headers) res.setHeader(name, value);
+    // At once: a client may not wait long for the head of an answer that a person has to give.
+    res.flushHeaders();
     if (answer.body === null) res.end();
     else await pipeline(Readable.fromWeb(answer.body), res);
   } catch (error) {

@@ -31,7 +31,12 @@ export async function judgeToolUse(
   asked: PreToolUse,
   signal: AbortSignal,
 ): Promise<PreToolUseDecision> {
-  const until = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.hookDecisionMs)]);
+  // Not AbortSignal.any with a timeout, which may be garbage while it is waited for.
+  const over = new AbortController();
+  const end = (): void => over.abort();
+  const timer = setTimeout(end, LIMITS.hookDecisionMs);
+  signal.addEventListener('abort', end, { once: true });
+  const until = over.signal;
   try {
     const { executor, tool } = placeOf(caller.agent, asked.tool_name);
     const draft = { sessionId: caller.sessionId, executor, tool, input: asked.tool_input };
@@ -53,6 +58,9 @@ export async function judgeToolUse(
       return rendered({ decision: 'deny', reason: 'Nobody could decide about this call in time; try again.' }, asked);
     }
     throw error;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', end);
   }
 }
 

@@ -19,8 +19,8 @@ export interface McpSurface {
   call(call: McpCall, signal: AbortSignal): Promise<CallToolResult>;
 }
 
-/** A server for one request: it holds nothing, so any api process answers. */
-export function mcpServer(surface: McpSurface): Server {
+/** A server for one request: it holds nothing, so any api process answers. `gone`: the client has hung up. */
+export function mcpServer(surface: McpSurface, gone: AbortSignal): Server {
   const server = new Server(
     { name: surface.name, title: 'Longhaul', version: '1' },
     {
@@ -33,7 +33,7 @@ export function mcpServer(surface: McpSurface): Server {
     const known = (await surface.tools()).some(({ name }) => name === params.name);
     if (!known) throw new ProtocolError(ProtocolErrorCode.InvalidParams, `there is no tool named ${params.name}`);
     const call = { tool: params.name, input: params.arguments ?? {}, harnessCallId: harnessCallId(params._meta) };
-    return whileTold(context, () => surface.call(call, context.mcpReq.signal));
+    return whileTold(context, () => surface.call(call, gone));
   });
   return server;
 }

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { McpEndpoint } from '../../activities/harness/port.ts';
+import { LIMITS } from '../../contracts/limits.ts';
 import { withTransaction } from '../../db/pool.ts';
 import { revokeSessionTokens } from '../../db/queries/session-tokens.ts';
 import { insertSkill } from '../../db/queries/skills.ts';
@@ -148,6 +149,31 @@ describe('tools over MCP', { timeout: BED_PATIENCE_MS * 2 }, () => {
     const again = await connect(opened);
     expect(textOf(await again.callTool(call))).toBe('1\n');
     await again.close();
+    await opened.end();
+    expect(await effects(opened.session)).toHaveLength(1);
+  });
+
+  it('lets go of who has hung up, however many', async () => {
+    const opened = await open('always_ask');
+    const call = { name: 'bash', arguments: { command: 'true' }, _meta: { 'claudecode/toolUseId': 'toolu_many' } };
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: call });
+    const headers = {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      ...opened.mcp.headers,
+    };
+    for (let asked = 0; asked < LIMITS.mcpParallel * 2; asked += 1) {
+      await eventually('there is room', async () => {
+        const hangUp = new AbortController();
+        const answer = await fetch(opened.mcp.url, { method: 'POST', headers, body, signal: hangUp.signal });
+        hangUp.abort();
+        return answer.status === 200;
+      });
+    }
+    await decide(opened.session, { decision: 'deny', message: 'no' });
+    const client = await connect(opened);
+    expect(textOf(await client.callTool(call))).toBe('no');
+    await client.close();
     await opened.end();
     expect(await effects(opened.session)).toHaveLength(1);
   });
