@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { sessionWorkflowId } from '../../workflows/ids.ts';
 import { makeAgent, testApi, type TestApi } from '../api/support.ts';
 import { FakeHarness, fakeMessage, type FakeStep } from '../doubles/harness.ts';
 import { ASKING, BED_PATIENCE_MS, BedDriver, TURNS_OVER, toolset } from '../support/bed-driver.ts';
@@ -268,6 +269,23 @@ describe('a turn of a harness', { timeout: BED_PATIENCE_MS * 2 }, () => {
     // It asked again and was told; it did not run a second time.
     expect(harness.ran).toHaveLength(1);
     expect(harness.results).toEqual(['denied: This call was run already; its result was:\nI saw it']);
+  });
+});
+
+describe('a long turn of a harness', { timeout: BED_PATIENCE_MS * 2 }, () => {
+  it('is cut where its history is long, and the harness does not notice', async () => {
+    const read: FakeStep = { call: 'read', input: { file_path: 'missing' } };
+    const session = await open([...Array.from({ length: 110 }, () => read), { say: 'b' }]);
+    await over(session);
+    await endedOnce(session);
+    expect(harness.results).toHaveLength(110);
+    expect(await effects(session)).toHaveLength(110);
+    const handle = api.services.temporal.client.workflow.getHandle(sessionWorkflowId(session));
+    const { events: history } = await handle.fetchHistory();
+    const run = history?.[0]?.workflowExecutionStartedEventAttributes;
+    expect(run?.continuedExecutionRunId).toMatch(/./);
+    // It was let go of and found again, and told nothing anew.
+    expect(harness.told.length).toBeGreaterThan(1);
   });
 });
 
