@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { anyAbort } from '../contracts/abort.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
 import type { CredentialValidation } from '../contracts/vaults.ts';
 
@@ -135,7 +136,7 @@ export class EgressClient {
         method,
         headers: { authorization: `Bearer ${this.#config.token}`, 'content-type': 'application/json' },
         body: body === undefined ? null : JSON.stringify(body),
-        signal: signal === undefined ? limit : AbortSignal.any([signal, limit]),
+        signal: signal === undefined ? limit : anyAbort([signal, limit]),
       });
     } catch (error) {
       signal?.throwIfAborted();

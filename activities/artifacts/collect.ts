@@ -1,3 +1,4 @@
+import { anyAbort } from '../../contracts/abort.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { storeContent } from '../../db/file-content.ts';
@@ -44,7 +45,7 @@ export async function collectOrTell(
 ): Promise<void> {
   const limit = AbortSignal.timeout(LIMITS.artifactsMs);
   try {
-    await collectArtifacts(deps, session, AbortSignal.any([signal, limit]));
+    await collectArtifacts(deps, session, anyAbort([signal, limit]));
   } catch (error) {
     const isSandbox = error instanceof LonghaulError && error.code.startsWith('sandbox_');
     // Whatever a call says that was broken off.

@@ -2,7 +2,7 @@ import type { CallToolResult } from '@modelcontextprotocol/client';
 import type { ContentBlock } from '../../contracts/definitions.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import { storable } from '../../contracts/storable.ts';
-import { within } from '../abort.ts';
+import { within } from '../../contracts/abort.ts';
 import type { ToolOutcome } from '../effects/outcome.ts';
 import { excerpt } from '../effects/shorten.ts';
 import type { McpConnection } from './connect.ts';

@@ -3,7 +3,7 @@ import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/cli
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { EgressClient, McpMessage } from '../../egress/client.ts';
-import { anyAbort } from '../abort.ts';
+import { anyAbort } from '../../contracts/abort.ts';
 import type { ActivityDeps } from '../deps.ts';
 
 /** A request that did not come to an answer. `isSent` false: it is certain that the server did not get it. */

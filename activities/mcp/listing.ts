@@ -6,7 +6,7 @@ import { mcpServersInUse } from '../../contracts/mcp.ts';
 import { storable } from '../../contracts/storable.ts';
 import { listMcpListings, putMcpListing, staleMcpServers } from '../../db/queries/mcp-listings.ts';
 import type { SessionForTurn } from '../../db/queries/session-status.ts';
-import { within } from '../abort.ts';
+import { within } from '../../contracts/abort.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { redactTexts } from '../redaction.ts';
 import { connectMcp, reasonOf } from './connect.ts';

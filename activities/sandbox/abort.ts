@@ -20,5 +20,6 @@ const ANSWER_MS = 60_000;
 
 /** One that does not answer is away: an attempt that waits for it for ever is one that nobody counts. */
 export function answerWithin(signal: AbortSignal, moreMs = 0): AbortSignal {
-  return AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS + moreMs)]);
+  return anyAbort([signal, AbortSignal.timeout(ANSWER_MS + moreMs)]);
 }
+import { anyAbort } from '../../contracts/abort.ts';

@@ -1,3 +1,4 @@
+import { anyAbort } from '../../contracts/abort.ts';
 import type { Queryable } from '../../db/pool.ts';
 import { withLongTransaction, withTransaction } from '../../db/pool.ts';
 import { appendEvents } from '../../db/queries/events.ts';
@@ -48,7 +49,7 @@ export async function actWhenIdle(
     forgetLease(deps, sessionId);
     const session = await loadSessionForTurn(deps.pool, sessionId);
     const lost = new AbortController();
-    const signal = AbortSignal.any([given, lost.signal, AbortSignal.timeout(ACT_MS[reason])]);
+    const signal = anyAbort([given, lost.signal, AbortSignal.timeout(ACT_MS[reason])]);
     // Without the lock somebody may wake it: then this must stop.
     const keep = (): Promise<unknown> => lock.query('SELECT 1').catch((error: unknown) => lost.abort(error));
     const keeping = setInterval(() => void keep(), KEEP_LOCK_MS);

@@ -1,3 +1,4 @@
+import { anyAbort } from '../../contracts/abort.ts';
 import type { CloudEnvironment } from '../../contracts/definitions.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
@@ -137,7 +138,7 @@ async function wake(
   given: AbortSignal,
 ): Promise<boolean> {
   if (sandbox.state === 'running') {
-    const signal = AbortSignal.any([given, AbortSignal.timeout(WAKE_MS)]);
+    const signal = anyAbort([given, AbortSignal.timeout(WAKE_MS)]);
     const info = await provider.get(ref, signal);
     if (info === null) return false;
     if (info.state === 'running') {
@@ -150,7 +151,7 @@ async function wake(
   return withLongTransaction(deps.pool, async (tx) => {
     given.throwIfAborted();
     await lockSandboxOf(tx, sandbox.sessionId);
-    const signal = AbortSignal.any([given, AbortSignal.timeout(WAKE_MS)]);
+    const signal = anyAbort([given, AbortSignal.timeout(WAKE_MS)]);
     const info = await provider.get(ref, signal);
     if (info === null) return false;
     if (info.state !== 'running') {

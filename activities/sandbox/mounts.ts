@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { anyAbort } from '../../contracts/abort.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { LIMITS } from '../../contracts/limits.ts';
 import type { StoredFileResource } from '../../contracts/session-resources.ts';
@@ -90,7 +91,7 @@ async function wasSaved(
 
 async function write({ deps, session, lease, signal: given }: Mounting, file: StoredFileResource): Promise<void> {
   const timeout = AbortSignal.timeout(LIMITS.mountTimeoutMs);
-  const signal = AbortSignal.any([given, timeout]);
+  const signal = anyAbort([given, timeout]);
   try {
     await stageAndMove(deps, lease, file, await requireContent(deps, session, file), signal);
   } catch (error) {

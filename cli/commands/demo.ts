@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { confirm, isCancel } from '@clack/prompts';
+import { anyAbort } from '../../contracts/abort.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { inheritedEnvironment, type CliConfig } from '../config.ts';
 import { checkAll, type Check } from '../demo/checks.ts';
@@ -90,7 +91,7 @@ async function play(
   printer.event('stack', `ready at ${devJson.apiUrl}, home ${stack.home}`);
   const limitMs = isScripted && !options.interactive ? LIMIT_MS.scripted : LIMIT_MS.real;
   const limit = AbortSignal.timeout(limitMs);
-  const signal = AbortSignal.any([interrupted, limit]);
+  const signal = anyAbort([interrupted, limit]);
   const run = { stack, upstream, devJson, model, isScripted, printer, signal };
   const facts = await untilAborted(runDemo({ ...run, answer: answerOf(run, options) }), signal).catch(
     (error: unknown) => {

@@ -1,5 +1,6 @@
 import net from 'node:net';
 import tls, { type SecureContext } from 'node:tls';
+import { anyAbort } from '../../contracts/abort.ts';
 import type { ParentProxyConfig } from '../config.ts';
 import type { EgressTarget } from '../decision.ts';
 import { EgressFailure } from '../proxy/failure.ts';
@@ -145,7 +146,7 @@ async function connectToAny(addresses: string[], port: number, signal: AbortSign
   let failure: unknown;
   for (const [index, address] of addresses.entries()) {
     const isLast = index === addresses.length - 1;
-    const limit = isLast ? signal : AbortSignal.any([signal, AbortSignal.timeout(ATTEMPT_MS)]);
+    const limit = isLast ? signal : anyAbort([signal, AbortSignal.timeout(ATTEMPT_MS)]);
     try {
       return await connectTo(address, port, limit);
     } catch (error) {

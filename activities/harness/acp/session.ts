@@ -1,6 +1,6 @@
 import { methods, PROTOCOL_VERSION, RequestError, type SessionUpdate } from '@agentclientprotocol/sdk';
 import { setTimeout as delay } from 'node:timers/promises';
-import { within } from '../../abort.ts';
+import { within } from '../../../contracts/abort.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { HarnessSpec } from '../port.ts';
 import { AcpConnection, type Answer } from './connection.ts';

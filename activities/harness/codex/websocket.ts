@@ -1,4 +1,5 @@
 import { WebSocket } from 'undici';
+import { anyAbort } from '../../../contracts/abort.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Wire } from './connection.ts';
 
@@ -28,7 +29,7 @@ export async function connectWebSocket(endpoint: string, token: string, signal: 
 }
 
 async function opened(socket: WebSocket, signal: AbortSignal): Promise<void> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_TIMEOUT_MS)]);
+  const limit = anyAbort([signal, AbortSignal.timeout(CONNECT_TIMEOUT_MS)]);
   try {
     await new Promise<void>((resolve, reject) => {
       const refuse = (): void => reject(new LonghaulError('harness_unavailable', 'codex takes no connection'));

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Logger } from '../../../telemetry/logger.ts';
-import { within } from '../../abort.ts';
+import { within } from '../../../contracts/abort.ts';
 import { isAlive } from '../../sandbox/local/host.ts';
 import { withLock } from '../../sandbox/local/lock.ts';
 import { KEEPER } from './keeper.ts';

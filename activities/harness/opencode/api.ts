@@ -1,6 +1,6 @@
 import { Agent, request } from 'undici';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
-import { within } from '../../abort.ts';
+import { within } from '../../../contracts/abort.ts';
 import type { RunningServer } from '../host/servers.ts';
 import type { Message, PermissionAsked, PromptPart, SessionInfo, SessionStatus, Todo } from './wire.ts';
 

@@ -1,7 +1,7 @@
 import { createParser } from 'eventsource-parser';
 import { setTimeout as delay } from 'node:timers/promises';
 import { request, type Agent } from 'undici';
-import { anyAbort } from '../../abort.ts';
+import { anyAbort } from '../../../contracts/abort.ts';
 import { unlessAborted } from '../../sandbox/abort.ts';
 import type { RunningServer } from '../host/servers.ts';
 import { authorizationOf } from './api.ts';

@@ -1,6 +1,6 @@
 import { request, type Agent } from 'undici';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
-import { within } from '../../abort.ts';
+import { within } from '../../../contracts/abort.ts';
 import { isAlive } from '../../sandbox/local/host.ts';
 import { acquireServer, findServer, holdServer, type HarnessHost, type RunningServer } from '../host/servers.ts';
 import { requireHarness } from '../installs.ts';

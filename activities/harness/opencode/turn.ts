@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { anyAbort, within } from '../../abort.ts';
+import { anyAbort, within } from '../../../contracts/abort.ts';
 import { unlessAborted } from '../../sandbox/abort.ts';
 import { isAlive } from '../../sandbox/local/host.ts';
 import type { HarnessSpec, TurnHost, TurnOutcome, TurnSpec } from '../port.ts';

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { anyAbort } from '../../../contracts/abort.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import type { Attached, Engine } from './engine.ts';
 
@@ -71,7 +72,7 @@ export async function runInside(
   argv: string[],
   options: InsideOptions & { withCode: boolean },
 ): Promise<InsideResult> {
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)]);
+  const signal = anyAbort([options.signal, AbortSignal.timeout(options.timeoutMs)]);
   try {
     const stdin = options.stdin instanceof Uint8Array ? once(options.stdin) : (options.stdin ?? null);
     const { frames, fed, execId } = await attach(target, argv, stdin, signal);

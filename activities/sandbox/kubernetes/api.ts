@@ -1,4 +1,5 @@
 import type { ConfigurationOptions, KubeConfig, ObservableMiddleware } from '@kubernetes/client-node';
+import { anyAbort } from '../../../contracts/abort.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { unlessAborted } from '../abort.ts';
 import { deferred } from './deferred.ts';
@@ -69,7 +70,7 @@ export class Cluster {
     const late = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
     try {
       const { client, config } = await this.connect();
-      const options = withDeadline(client, AbortSignal.any([signal, late]));
+      const options = withDeadline(client, anyAbort([signal, late]));
       return await unlessAborted(signal, work(client, config, options));
     } catch (error) {
       if (signal.aborted) throw signal.reason;

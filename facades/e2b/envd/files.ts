@@ -3,6 +3,7 @@ import { posix } from 'node:path';
 import { PassThrough, pipeline, type Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { Busboy } from '@fastify/busboy';
+import { anyAbort } from '../../../contracts/abort.ts';
 import { LonghaulError } from '../../../contracts/error-codes.ts';
 import { sendJson, WireError } from '../http.ts';
 import { LIMITS } from '../../../contracts/limits.ts';
@@ -16,7 +17,7 @@ const START_BYTES = 64 * 1024;
 export async function download(deps: E2bDeps, live: LiveSandbox, res: ServerResponse, url: URL): Promise<void> {
   requireUser(url.searchParams.get('username') ?? undefined);
   const path = resolvePath(url.searchParams.get('path') ?? '');
-  const signal = AbortSignal.any([AbortSignal.timeout(TRANSFER_MS), closedSignal(res)]);
+  const signal = anyAbort([AbortSignal.timeout(TRANSFER_MS), closedSignal(res)]);
   const stat = await deps.provider.stat(live.ref, path, signal);
   if (stat === null) throw new WireError(404, `path '${path}' does not exist`);
   if (stat.type === 'directory') throw new WireError(400, `path '${path}' is a directory`);

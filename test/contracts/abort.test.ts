@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 
-const BUILT = fileURLToPath(new URL('../../dist/activities/abort.js', import.meta.url));
+const BUILT = fileURLToPath(new URL('../../dist/contracts/abort.js', import.meta.url));
 
 /** In a process of its own, which collects its garbage while somebody waits. */
 const PROGRAM = `
