@@ -21,6 +21,7 @@ export const AVAILABLE_HARNESSES: Readonly<Partial<Record<AgentHarness, Availabl
   native: { placements: ['inline'], agents: [] },
   opencode: { placements: ['inline'], agents: [] },
   codex: { placements: ['inline'], agents: [] },
+  'claude-code': { placements: ['inline'], agents: [] },
   'github-copilot': { placements: ['inline'], agents: [] },
   acp: { placements: ['sandbox'], agents: ['gemini', 'qwen'] },
 };

@@ -2,9 +2,11 @@ import path from 'node:path';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { acpDriver } from './acp/index.ts';
+import { ClaudeCodeDriver } from './claude-code/driver.ts';
 import { CodexDriver } from './codex/driver.ts';
 import { readHarnessConfig } from './config.ts';
 import { CopilotDriver } from './github-copilot/driver.ts';
+import { LocalStdio } from './host/stdio-local.ts';
 import { OpenCodeDriver } from './opencode/driver.ts';
 import type { HarnessDriver, HarnessName } from './port.ts';
 
@@ -26,6 +28,7 @@ export function createHarnessDrivers({ home, logger }: DriverOptions): Partial<R
   const host = { root: path.join(home, 'harness'), idleMs, sickMs: SICK_MS, logger };
   return {
     codex: new CodexDriver({ host, installDir }),
+    'claude-code': new ClaudeCodeDriver({ place: new LocalStdio(), installDir }),
     'github-copilot': new CopilotDriver({ host, installDir }),
     opencode: new OpenCodeDriver({ host, installDir }),
     acp: acpDriver({ installDir, keepMs: idleMs }),

@@ -229,6 +229,7 @@ async function moneyViolations(query: Query, sessionId: string, gatewayKills: nu
   const loose = await query<{ at: string }>(
     `SELECT l.call_key AS at FROM ledger l LEFT JOIN turns t ON t.session_id = l.session_id AND t.turn = l.turn
      WHERE l.session_id = $1 AND coalesce(t.state, 'none') NOT IN ('interrupted', 'failed')
+       AND (t.turn IS NULL OR NOT EXISTS (SELECT 1 FROM harness_sessions h WHERE h.session_id = l.session_id))
        AND NOT EXISTS (SELECT 1 FROM steps p WHERE p.session_id = l.session_id AND p.turn = l.turn AND p.step = l.step)`,
     [sessionId],
   );
