@@ -5,6 +5,7 @@ import { newId } from '../contracts/ids.ts';
 import { LIMITS } from '../contracts/limits.ts';
 import { docsPage, errorsPage } from './docs-page.ts';
 import { errorHandler, routeNotFound } from './errors.ts';
+import { mountOpencode } from './opencode/routes.ts';
 import { openApiDocument } from './openapi.ts';
 import { mount } from './router.ts';
 import { ENDPOINTS } from './routes/index.ts';
@@ -25,6 +26,7 @@ export function createApp(services: Services): Express {
     express.json({ limit: LIMITS.requestBodyBytes, strict: false, type: ['application/json', 'application/*+json'] }),
   );
   mount(app, ENDPOINTS, services);
+  mountOpencode(app, services);
   mountDocs(app);
   app.use(routeNotFound);
   app.use(errorHandler(services.logger));

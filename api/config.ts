@@ -22,6 +22,8 @@ export interface ApiConfig {
   vaultKeys: KeyRing;
   /** null: there is no broker, and no credential can be tried. */
   egress: EgressClientConfig | null;
+  /** Ids of what sessions of OpenCode clients are made with; empty: the team's first. */
+  opencode?: { agentId: string; environmentId: string };
 }
 
 /** Reads the environment; a bad value is refused by name. */
@@ -45,6 +47,10 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): ApiConfig {
     logLevel: env['LONGHAUL_LOG_LEVEL'] ?? 'info',
     vaultKeys: readVaultKeys(env),
     egress: egressClientConfig(env),
+    opencode: {
+      agentId: env['LONGHAUL_OPENCODE_AGENT'] ?? '',
+      environmentId: env['LONGHAUL_OPENCODE_ENVIRONMENT'] ?? '',
+    },
   };
 }
 

@@ -18,6 +18,19 @@ export interface Watcher {
   end(): void;
 }
 
+/** Follows every session at once. No method may throw or block. */
+export interface Observer {
+  /** The log of this session grew. */
+  changed(sessionId: string): void;
+  delta(delta: LiveDelta): void;
+  /** Notices may have been lost. */
+  unsure(): void;
+  /** Resolves when all that the log of this session has now was sent. */
+  settled(sessionId: string): Promise<void>;
+  /** The server stops; the viewer may come back elsewhere. */
+  end(): void;
+}
+
 const POLL_MS = 5_000;
 const RECONNECT_MS = 500;
 
@@ -27,6 +40,7 @@ const RECONNECT_MS = 500;
  */
 export class EventHub {
   private readonly watchers = new Map<string, Set<Watcher>>();
+  private readonly observers = new Set<Observer>();
   private readonly stopping = new AbortController();
   private readonly deps: { pool: Pool; databaseUrl: string; logger: Logger };
   private tasks: Promise<void>[] = [];
@@ -52,6 +66,22 @@ export class EventHub {
       set.delete(watcher);
       if (set.size === 0 && this.watchers.get(watcher.sessionId) === set) this.watchers.delete(watcher.sessionId);
     };
+  }
+
+  observe(observer: Observer): () => void {
+    this.observers.add(observer);
+    return () => void this.observers.delete(observer);
+  }
+
+  /** For what happens to a session without an event of its log: tells the observers of this process. */
+  tell(sessionId: string): void {
+    for (const observer of this.observers) observer.changed(sessionId);
+  }
+
+  /** Whether anybody observes; resolves when the observers have sent what the log of this session has now. */
+  async settled(sessionId: string): Promise<boolean> {
+    await Promise.all(Array.from(this.observers, (observer) => observer.settled(sessionId)));
+    return this.observers.size > 0;
   }
 
   private async listen(): Promise<void> {
@@ -96,19 +126,23 @@ export class EventHub {
     if (channel === EVENTS_CHANNEL) {
       const sessionId = payload.slice(0, payload.lastIndexOf(':'));
       for (const watcher of this.watchers.get(sessionId) ?? []) watcher.wake();
+      this.tell(sessionId);
       return;
     }
     const delta = readDelta(payload);
     if (delta === undefined) return;
     for (const watcher of this.watchers.get(delta.sessionId) ?? []) watcher.delta(delta);
+    for (const observer of this.observers) observer.delta(delta);
   }
 
   /** Ends every open stream. */
   endAll(): void {
+    for (const observer of this.observers) observer.end();
     for (const set of this.watchers.values()) for (const watcher of set) watcher.end();
   }
 
   private wakeAll(): void {
+    for (const observer of this.observers) observer.unsure();
     for (const set of this.watchers.values()) for (const watcher of set) watcher.wake();
   }
 }

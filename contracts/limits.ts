@@ -255,4 +255,10 @@ export const LIMITS = {
   e2bEnvironmentVariables: 256,
   e2bEnvironmentBytes: 64 * 1024,
   e2bKeepaliveMs: 90_000,
+  opencodeTurns: 100,
+  opencodeTurnsMax: 1_000,
+  opencodeEventsRead: 20_000,
+  opencodePermissions: 100,
+  opencodeReplaySessions: 50,
+  opencodeReplayMs: 10 * 60_000,
 } as const;
