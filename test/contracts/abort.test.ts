@@ -22,10 +22,26 @@ const PROGRAM = `
   process.stdout.write(JSON.stringify(ends.map(({ reason }) => reason.message)));
 `;
 
+/** As an activity does that asks a provider again and again: one signal, each time with another deadline. */
+const MANY = `
+  const { anyAbort } = await import(process.argv[1]);
+  const work = new AbortController();
+  const joined = Array.from({ length: 50 }, () => anyAbort([work.signal, AbortSignal.timeout(60_000)]));
+  work.abort(new Error('over'));
+  process.stdout.write(JSON.stringify(joined.map(({ reason }) => reason.message)));
+`;
+
 describe('signals', () => {
   it('fire although nobody but the one who waits knows them', async () => {
     const args = ['--expose-gc', '--input-type=module', '-e', PROGRAM, BUILT];
     const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 });
     expect(JSON.parse(stdout)).toEqual(['no answer within 300 ms', 'asked to']);
+  });
+
+  it('are joined with one as often as one likes, without a warning', async () => {
+    const args = ['--input-type=module', '-e', MANY, BUILT];
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 });
+    expect(JSON.parse(stdout)).toEqual(Array.from({ length: 50 }, () => 'over'));
+    expect(stderr).toBe('');
   });
 });
