@@ -25,8 +25,8 @@ export interface Observer {
   delta(delta: LiveDelta): void;
   /** Notices may have been lost. */
   unsure(): void;
-  /** Resolves when all that the log of this session has now was sent. */
-  settled(sessionId: string): Promise<void>;
+  /** Resolves when all that the log of this session has now was sent; false: it is not followed here. */
+  settled(sessionId: string): Promise<boolean>;
   /** The server stops; the viewer may come back elsewhere. */
   end(): void;
 }
@@ -78,10 +78,10 @@ export class EventHub {
     for (const observer of this.observers) observer.changed(sessionId);
   }
 
-  /** Whether anybody observes; resolves when the observers have sent what the log of this session has now. */
+  /** Resolves when the observers have sent what the log of this session has now; false: nobody follows it. */
   async settled(sessionId: string): Promise<boolean> {
-    await Promise.all(Array.from(this.observers, (observer) => observer.settled(sessionId)));
-    return this.observers.size > 0;
+    const followed = await Promise.all(Array.from(this.observers, (observer) => observer.settled(sessionId)));
+    return followed.includes(true);
   }
 
   private async listen(): Promise<void> {

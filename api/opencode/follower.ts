@@ -19,10 +19,20 @@ const BATCH = 100;
 const TURNS = 2;
 const PREVIEWS = 256;
 
-/** After a seq that was told before; or what came since a time, with `replay` also the last turn before it, as it stands. */
-type Start = { afterSeq: number } | { sinceMs: number; replay: boolean };
+/**
+ * After a seq that was told before; or what came since a time, with `replay` also the last turn before it, as it stands.
+ * What is older than `sureMs` may have been told.
+ */
+export type Start = { afterSeq: number } | { sinceMs: number; sureMs: number; replay: boolean };
 
-type Emit = (event: WireEvent, atMs: number | undefined) => Promise<void>;
+/** A place in the log, all events up to which have been told. */
+export interface Place {
+  sessionId: string;
+  seq: number;
+  atMs: number;
+}
+
+type Emit = (event: WireEvent, place: Place | undefined) => Promise<void>;
 
 /** Reads one session's log on and tells it as events of OpenCode. */
 export class Follower {
@@ -83,15 +93,14 @@ export class Follower {
     const atMs = event.createdAt.getTime();
     const isNew = 'afterSeq' in this.start ? event.seq > this.start.afterSeq : atMs >= this.start.sinceMs;
     if (!isNew && !('replay' in this.start && this.start.replay)) return;
-    if (event.type === 'agent.message') {
-      for (const told of this.withdrawPreview(event)) await emit(told, atMs);
-    }
-    for (const change of changes) {
-      for (const told of await this.tell(change, isNew)) await emit(told, atMs);
-    }
+    const told = event.type === 'agent.message' ? this.withdrawPreview(event) : [];
+    for (const change of changes) told.push(...(await this.tell(change, event, isNew)));
+    // With the last one only: who comes back in between gets the event again, whole.
+    const place = { sessionId: this.session.id, seq: event.seq, atMs };
+    for (const [index, one] of told.entries()) await emit(one, index === told.length - 1 ? place : undefined);
   }
 
-  private async tell(change: Change, isNew: boolean): Promise<WireEvent[]> {
+  private async tell(change: Change, event: EventRow, isNew: boolean): Promise<WireEvent[]> {
     const sessionID = this.session.id;
     const about = { sessionId: sessionID, agent: this.session.agent };
     switch (change.kind) {
@@ -126,7 +135,7 @@ export class Follower {
           },
         ];
       case 'status':
-        return this.tellStatus(change, isNew);
+        return this.tellStatus(change, event, isNew);
       case 'error':
         return isNew ? [{ type: 'session.error', properties: { sessionID, error: change.error } }] : [];
       case 'todos':
@@ -140,10 +149,17 @@ export class Follower {
     }
   }
 
-  private async tellStatus({ status }: Extract<Change, { kind: 'status' }>, isNew: boolean): Promise<WireEvent[]> {
+  private async tellStatus(
+    { status }: Extract<Change, { kind: 'status' }>,
+    event: EventRow,
+    isNew: boolean,
+  ): Promise<WireEvent[]> {
     const sessionID = this.session.id;
     const said = { type: 'session.status', properties: { sessionID, status } };
     if (status.type !== 'idle') return [said];
+    // An end that was told before must not be taken for that of what was asked since.
+    const sure = 'afterSeq' in this.start || event.createdAt.getTime() >= this.start.sureMs;
+    if (!sure && this.session.lastSeq !== event.seq) return [];
     const updated = await this.sessionEvent('session.updated');
     // Its clients take idle for the end of all that was asked; a message that waits begins the next turn at once.
     if ((await countQueuedMessages(this.pool, sessionID)) > 0) return [updated];

@@ -5,6 +5,7 @@ import { methodNotAllowed, routeNotFound } from '../errors.ts';
 import type { Services } from '../services.ts';
 import { modelIds, namedAgents, PATHS, PROJECT, renderAgent, renderProvider } from './catalogue.ts';
 import { facadeErrors } from './errors.ts';
+import type { Place } from './follower.ts';
 import { getPermissions, replyPermission, respondPermission } from './permissions.ts';
 import { promptAndWait, promptAsync } from './prompt.ts';
 import type { Call } from './request.ts';
@@ -23,7 +24,7 @@ import {
   sessionOf,
 } from './session-routes.ts';
 import { VERSION } from './session-view.ts';
-import { TeamStream } from './stream.ts';
+import { readFrameId, TeamStream } from './stream.ts';
 import { DIRECTORY, PROVIDER_ID } from './wire.ts';
 
 /** Where the API of OpenCode is mounted. */
@@ -158,7 +159,7 @@ async function follow({ req, res, services, principal }: Call, directory: string
     log: services.logger,
     teamId: principal.teamId,
     directory,
-    afterMs: lastEventTime(req.headers['last-event-id']),
+    after: lastPlace(req.headers['last-event-id']),
   });
   const remove = services.hub.observe(stream);
   services.metrics.openStreams.inc();
@@ -169,13 +170,11 @@ async function follow({ req, res, services, principal }: Call, directory: string
   await stream.open();
 }
 
-function lastEventTime(header: string | string[] | undefined): number | undefined {
+function lastPlace(header: string | string[] | undefined): Place | undefined {
   if (header === undefined || header === '') return undefined;
-  const ms = Number(header);
-  if (!Number.isSafeInteger(ms) || ms < 0 || ms > 8_640_000_000_000_000) {
-    throw new LonghaulError('invalid_request', 'must be the id of a frame', { field: 'Last-Event-ID' });
-  }
-  return ms;
+  const place = readFrameId(String(header));
+  if (place !== undefined) return place;
+  throw new LonghaulError('invalid_request', 'must be the id of a frame', { field: 'Last-Event-ID' });
 }
 
 async function agents({ services, principal }: Call): Promise<object[]> {

@@ -1,13 +1,16 @@
 import type { Response } from 'express';
 import { LIMITS } from '../../contracts/limits.ts';
+import type { SessionStatus } from '../../contracts/states.ts';
 import type { Pool } from '../../db/pool.ts';
 import type { LiveDelta } from '../../db/queries/events.ts';
 import { databaseTime, sessionsChangedSince } from '../../db/queries/opencode-turns.ts';
+import { listSessions } from '../../db/queries/sessions.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { Observer } from '../event-hub.ts';
-import { Follower } from './follower.ts';
+import { Follower, type Place, type Start } from './follower.ts';
 import type { WireEvent } from './wire.ts';
 
+const AT_WORK: SessionStatus[] = ['running', 'rescheduling'];
 const HEARTBEAT_MS = 10_000;
 /** A viewer that takes nothing for this long is gone; it may come back. */
 const STALL_MS = 30_000;
@@ -27,8 +30,8 @@ interface StreamOptions {
   teamId: string;
   /** Frames of the global stream name a directory. */
   directory: string | undefined;
-  /** Time of the last frame the viewer has; it wants all that came later. */
-  afterMs: number | undefined;
+  /** Of the last frame the viewer has; it wants all that came later. */
+  after: Place | undefined;
 }
 
 /**
@@ -45,37 +48,52 @@ export class TeamStream implements Observer {
   private readonly held = new Map<string, LiveDelta[]>();
   private waiting: { sessionId: string; done: () => void }[] = [];
   private working = false;
+  private opened = false;
   private ended = false;
   private frames = 0;
-  private watermarkMs = 0;
+  private place: Place = { sessionId: '', seq: 0, atMs: 0 };
   private sinceMs = 0;
+  private sureMs = 0;
   private readonly heartbeat: NodeJS.Timeout;
   private retry: NodeJS.Timeout | undefined;
 
   constructor(options: StreamOptions) {
     this.options = options;
     this.heartbeat = setInterval(() => {
-      if (!options.res.writableNeedDrain) this.send({ type: 'server.heartbeat', properties: {} });
+      if (this.opened && !options.res.writableNeedDrain) this.send({ type: 'server.heartbeat', properties: {} });
     }, HEARTBEAT_MS);
     options.res.once('close', () => this.stop());
   }
 
   /** Sends the headers: what happens from now on is not missed. */
   async open(): Promise<void> {
-    const { res, pool, teamId, afterMs, directory } = this.options;
+    const { res, pool, teamId, after, directory } = this.options;
     const now = (await databaseTime(pool)).getTime();
-    this.sinceMs = afterMs === undefined ? now : afterMs - COMMIT_MARGIN_MS;
-    this.watermarkMs = now;
+    this.sinceMs = after === undefined ? now : after.atMs - COMMIT_MARGIN_MS;
+    this.sureMs = after?.atMs ?? now;
+    this.place = after ?? { sessionId: '', seq: 0, atMs: now };
+    if (after !== undefined && after.seq > 0) this.positions.set(after.sessionId, after.seq);
+    const follows = after === undefined && directory === undefined;
+    if (follows) await this.beginHere();
     res.writeHead(200, {
       'content-type': 'text/event-stream; charset=utf-8',
       'cache-control': 'no-cache, no-transform',
       'x-accel-buffering': 'no',
     });
     this.send({ type: 'server.connected', properties: {} });
+    this.opened = true;
+    this.work();
+    if (follows) return;
     // The terminal of these clients comes back without saying where it was, and only to the global stream.
-    if (afterMs === undefined && directory === undefined) return;
-    const since = new Date(afterMs === undefined ? now - LIMITS.opencodeReplayMs : this.sinceMs);
+    const since = new Date(after === undefined ? now - LIMITS.opencodeReplayMs : this.sinceMs);
     for (const id of await sessionsChangedSince(pool, teamId, since, LIMITS.opencodeReplaySessions)) this.changed(id);
+  }
+
+  /** By place where sessions work: a transaction that runs now dates its events before this moment. */
+  private async beginHere(): Promise<void> {
+    const where = { teamId: this.options.teamId, includeArchived: true, statuses: AT_WORK };
+    const { data } = await listSessions(this.options.pool, where, { limit: LIMITS.pageSizeMax });
+    for (const { id, lastSeq } of data) this.positions.set(id, lastSeq);
   }
 
   changed(sessionId: string): void {
@@ -102,12 +120,13 @@ export class TeamStream implements Observer {
     void this.look();
   }
 
-  settled(sessionId: string): Promise<void> {
-    if (this.ended || this.strangers.has(sessionId)) return Promise.resolve();
-    return new Promise((done) => {
+  async settled(sessionId: string): Promise<boolean> {
+    if (this.ended || this.strangers.has(sessionId)) return false;
+    await new Promise<void>((done) => {
       this.waiting.push({ sessionId, done });
       this.changed(sessionId);
     });
+    return !this.strangers.has(sessionId);
   }
 
   end(): void {
@@ -120,7 +139,7 @@ export class TeamStream implements Observer {
   private async look(): Promise<void> {
     const { pool, teamId, log } = this.options;
     try {
-      const since = new Date(this.watermarkMs - COMMIT_MARGIN_MS);
+      const since = new Date(this.place.atMs - COMMIT_MARGIN_MS);
       for (const id of await sessionsChangedSince(pool, teamId, since, LIMITS.pageSizeMax)) this.changed(id);
     } catch (error) {
       log.warn({ err: error }, 'sessions not readable now');
@@ -128,7 +147,7 @@ export class TeamStream implements Observer {
   }
 
   private work(): void {
-    if (this.working || this.ended) return;
+    if (this.working || this.ended || !this.opened) return;
     this.working = true;
     void this.readAll();
   }
@@ -170,9 +189,10 @@ export class TeamStream implements Observer {
       return;
     }
     this.followers.set(sessionId, follower);
-    await follower.read(async (event, atMs) => {
+    await follower.read(async (event, place) => {
       if (this.ended) return;
-      if (atMs !== undefined) this.watermarkMs = Math.max(this.watermarkMs, atMs);
+      // Time goes on only: one session's old event must not take others back.
+      if (place !== undefined) this.place = { ...place, atMs: Math.max(this.place.atMs, place.atMs) };
       this.send(event);
       await this.drained();
     });
@@ -186,11 +206,12 @@ export class TeamStream implements Observer {
     this.followers.delete(sessionId);
   }
 
-  private start(sessionId: string): { afterSeq: number } | { sinceMs: number; replay: boolean } {
+  private start(sessionId: string): Start {
     const afterSeq = this.positions.get(sessionId);
     if (afterSeq !== undefined) return { afterSeq };
-    const { directory, afterMs } = this.options;
-    return { sinceMs: this.sinceMs, replay: directory !== undefined && afterMs === undefined };
+    const { directory, after } = this.options;
+    const { sinceMs, sureMs } = this;
+    return { sinceMs, sureMs, replay: directory !== undefined && after === undefined };
   }
 
   private preview(follower: Follower, delta: LiveDelta): void {
@@ -205,7 +226,7 @@ export class TeamStream implements Observer {
     this.frames += 1;
     const payload = { id: `evt_${String(this.frames).padStart(12, '0')}`, type, properties };
     const data = directory === undefined ? payload : { directory, project: 'global', payload };
-    res.write(`id: ${this.watermarkMs}\ndata: ${JSON.stringify(data)}\n\n`);
+    res.write(`id: ${frameId(this.place)}\ndata: ${JSON.stringify(data)}\n\n`);
   }
 
   /** Waits for a slow viewer, so that at most one event is buffered beyond the socket. */
@@ -233,6 +254,18 @@ export class TeamStream implements Observer {
     for (const { done } of this.waiting) done();
     this.waiting = [];
   }
+}
+
+/** `<ms>~<session>~<seq>`: where one session is exactly, and since when all others are to be looked at. */
+function frameId({ atMs, sessionId, seq }: Place): string {
+  return `${atMs}~${sessionId}~${seq}`;
+}
+
+/** What `Last-Event-ID` says; undefined when it is no id of a frame. */
+export function readFrameId(text: string): Place | undefined {
+  const [, ms, sessionId, place] = /^(\d{1,15})~([a-z0-9_]{0,64})~(\d{1,15})$/.exec(text) ?? [];
+  if (ms === undefined || sessionId === undefined) return undefined;
+  return { atMs: Number(ms), sessionId, seq: Number(place) };
 }
 
 function remember(set: Set<string>, id: string): void {

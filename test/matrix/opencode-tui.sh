@@ -39,7 +39,7 @@ shows() {
 shows 'Ask anything'
 tmux load-buffer -b "$session" "$scratch/prompt"
 tmux paste-buffer -p -d -b "$session" -t "$session"
-shows 'lastToolResult'
+shows '[Pasted'
 tmux send-keys -t "$session" Enter
 shows 'I look first.'
 shows 'Permission required'
