@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { ApplicationFailure } from '@temporalio/activity';
 import type { ContentBlock } from '../../contracts/definitions.ts';
 import type { HarnessName } from '../../contracts/harnesses.ts';
@@ -19,7 +20,7 @@ import { closeStaleTurns } from '../../db/queries/turn-end.ts';
 import { lockTurn, openTurn, turnModel } from '../../db/queries/turns.ts';
 import type { HarnessTurnArgs } from '../../workflows/harness-types.ts';
 import type { ActivityDeps } from '../deps.ts';
-import type { HarnessDriver, HarnessHandle, HarnessSpec } from './port.ts';
+import type { HarnessDriver, HarnessHandle, HarnessSpec, ResumeToken } from './port.ts';
 import { sessionFolder } from './spec.ts';
 
 /** The turn as this attempt finds it. */
@@ -55,7 +56,7 @@ export async function openHarnessTurn(
   });
 }
 
-/** Opens the session of the harness, or finds it again; on a machine that never had it, from what was exported last. */
+/** Opens the session of the harness, or finds it again; on a machine that lacks its last turns, from what was exported. */
 export async function openHarness(
   deps: ActivityDeps,
   driver: HarnessDriver,
@@ -64,13 +65,44 @@ export async function openHarness(
   signal: AbortSignal,
 ): Promise<HarnessHandle> {
   const { token } = opened;
-  if (token !== null && spec.placement === 'inline' && !existsSync(sessionFolder(deps, spec.sessionId))) {
-    const state = await readHarnessState(deps.pool, spec.sessionId);
-    if (state !== null) await driver.importState(spec, token, state, signal);
-  }
+  if (token !== null && spec.placement === 'inline') await bringState(deps, driver, spec, token, signal);
   const handle = await driver.open(spec, token, signal);
   await saveHarnessToken(deps.pool, spec.sessionId, handle.resumeToken, handle.harnessSessionId);
   return handle;
+}
+
+/** Another machine may have had the session since it was here last: then what is here is old, however whole it looks. */
+async function bringState(
+  deps: ActivityDeps,
+  driver: HarnessDriver,
+  spec: HarnessSpec,
+  token: ResumeToken,
+  signal: AbortSignal,
+): Promise<void> {
+  const { sessionId } = spec;
+  const exported = await readHarnessState(deps.pool, sessionId, await lastTurnHere(deps, sessionId));
+  if (exported === undefined) return;
+  await driver.importState(spec, token, exported.state, signal);
+  // Before anything is added to it: it must not be brought a second time.
+  await noteTurnHere(deps, sessionId, exported.turn);
+}
+
+const lastTurnFile = (deps: ActivityDeps, sessionId: string): string =>
+  path.join(sessionFolder(deps, sessionId), 'last-turn');
+
+/** Notes that this machine has the harness's state as of the end of a turn. */
+export async function noteTurnHere(deps: ActivityDeps, sessionId: string, turn: number): Promise<void> {
+  await writeFile(lastTurnFile(deps, sessionId), String(turn), { mode: 0o600 });
+}
+
+/** 0: it has none. */
+async function lastTurnHere(deps: ActivityDeps, sessionId: string): Promise<number> {
+  try {
+    return Number.parseInt(await readFile(lastTurnFile(deps, sessionId), 'utf8'), 10) || 0;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
+    throw error;
+  }
 }
 
 /** 32 hex digits that every attempt at a turn makes again: the harness is sent the message of a turn once. */

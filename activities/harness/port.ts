@@ -109,7 +109,10 @@ export interface TurnSpec {
   messageId: string;
   model: string;
   content: ContentBlock[];
-  /** In words: what became of calls since the last attempt. Sent instead of `content` when the harness has that already. */
+  /**
+   * In words: what became of calls since the last attempt. Sent instead of `content` when the harness has that already. Null
+   * for the first try and for a turn that still runs.
+   */
   continuation: string | null;
 }
 

@@ -19,7 +19,7 @@ import { continuationOf } from './continuation.ts';
 import { turnHost } from './host.ts';
 import { beginLife } from './lost-calls.ts';
 import type { OpenedTurn } from './open.ts';
-import { messageIdOf, openHarness, openHarnessTurn } from './open.ts';
+import { messageIdOf, noteTurnHere, openHarness, openHarnessTurn } from './open.ts';
 import { endHarnessTurn, onFailure, recordedEnd } from './outcome.ts';
 import type { HarnessDriver, HarnessHandle, TurnOutcome, TurnSpec } from './port.ts';
 import { EventSink } from './sink.ts';
@@ -111,7 +111,7 @@ class Attempt {
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
     try {
-      const spec = await this.turnSpec();
+      const spec = await this.turnSpec(handle);
       const running = driver.runTurn(handle, spec, host, watchdog.cancel.signal);
       const outcome = await Promise.race([running, this.lateEnd(watchdog, over.signal)]);
       await sink.close();
@@ -123,10 +123,11 @@ class Attempt {
     }
   }
 
-  private async turnSpec(): Promise<TurnSpec> {
+  private async turnSpec({ isAttachedToRunning }: HarnessHandle): Promise<TurnSpec> {
     const { deps, session, args, opened } = this;
     const { turn, attempt } = args;
-    const goesOn = !opened.isFirst;
+    // To one that runs nothing is said: it has all it waits for from the calls themselves.
+    const goesOn = !opened.isFirst && !isAttachedToRunning;
     const calls = goesOn ? await listOrphanedCalls(deps.pool, session.id, turn, ORPHANS_TOLD) : [];
     return {
       turn,
@@ -190,6 +191,7 @@ class Attempt {
   private async keepState(handle: HarnessHandle): Promise<void> {
     const { deps, session, args, driver } = this;
     try {
+      if (session.agent.placement !== 'sandbox') await noteTurnHere(deps, session.id, args.turn);
       const state = await driver.exportState(handle, AbortSignal.timeout(EXPORT_MS));
       if (state === null) return;
       if (state.length > LIMITS.harnessStateBytes) throw new Error(`${state.length} bytes are too many`);

@@ -86,11 +86,18 @@ export async function saveHarnessState(
   );
 }
 
-export async function readHarnessState(db: Queryable, sessionId: string): Promise<Uint8Array | null> {
-  const result = await db.query<{ state: Buffer | null }>('SELECT state FROM harness_sessions WHERE session_id = $1', [
-    sessionId,
-  ]);
-  return result.rows[0]?.state ?? null;
+/** The harness's own state as it was exported last, if that was at the end of a later turn than `afterTurn`. */
+export async function readHarnessState(
+  db: Queryable,
+  sessionId: string,
+  afterTurn: number,
+): Promise<{ state: Uint8Array; turn: number } | undefined> {
+  const result = await db.query<{ state: Buffer; turn: number }>(
+    `SELECT state, exported_turn AS turn FROM harness_sessions
+     WHERE session_id = $1 AND exported_turn > $2 AND state IS NOT NULL`,
+    [sessionId, afterTurn],
+  );
+  return result.rows[0];
 }
 
 export type AttemptWish = 'park' | 'detach';

@@ -70,6 +70,10 @@ export class FakeHarness implements HarnessDriver {
   /** What waits for the test, by name. */
   readonly gates = new Map<string, PromiseWithResolvers>();
   survivesWorkers = true;
+  /** It dies before it has written the result of a call down: nobody sees that it has it. */
+  hidesResults = false;
+  /** How often a state was brought from elsewhere. */
+  imported = 0;
 
   capabilities(): Promise<HarnessCapabilities> {
     return Promise.resolve({
@@ -161,6 +165,7 @@ export class FakeHarness implements HarnessDriver {
   }
 
   importState(spec: HarnessSpec, token: ResumeToken, state: Uint8Array): Promise<void> {
+    this.imported += 1;
     const turns = JSON.parse(Buffer.from(state).toString('utf8')) as Turn[];
     this.stored.set(String(token['id']), { turns, spec });
     return Promise.resolve();
@@ -227,7 +232,7 @@ export class FakeHarness implements HarnessDriver {
       const request = { callId, tool: step.call, input: step.input };
       const answer = await this.patient(running, signal, (host) => host.callTool(request));
       this.results.push(textOf(answer));
-      await emit({ type: 'platform_result_seen', id: callId, tool: step.call, input: step.input });
+      if (!this.hidesResults) await emit({ type: 'platform_result_seen', id: callId, tool: step.call, input: step.input });
     } else if ('own' in step) return this.own(running, step, signal);
     else if ('wait' in step) await this.waitAt(step.wait, signal);
     else if ('end' in step) return step.end;

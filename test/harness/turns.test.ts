@@ -118,6 +118,36 @@ describe('a session of a harness', { timeout: BED_PATIENCE_MS * 2 }, () => {
     expect(rows).toEqual([{ delivered: true }]);
   });
 
+  it('takes its history along to a machine that lacks the last turns, whether or not it knew the session', async () => {
+    const here = bed.deps.harness.sessionsDir;
+    const homes = [here, `${here}-elsewhere`];
+    const machines = [harness, new FakeHarness()];
+    const moveTo = (machine: number): void => {
+      bed.deps.harness.sessionsDir = homes[machine] as string;
+      bed.deps.harness.driver = () => machines[machine] as FakeHarness;
+    };
+    const known = (machine: number): number[] =>
+      [...(machines[machine] as FakeHarness).stored.values()].map(({ turns }) => turns.length);
+    try {
+      const session = await open([{ say: 'one' }]);
+      await over(session);
+      for (const [turn, machine] of [
+        [2, 1],
+        [3, 0],
+        [4, 0],
+      ] as const) {
+        moveTo(machine);
+        await driver.send(session, fakeMessage([{ say: String(turn) }]));
+        await over(session);
+        expect(known(machine)).toEqual([turn]);
+      }
+      expect(known(1)).toEqual([2]);
+      expect(machines.map(({ imported }) => imported)).toEqual([1, 1]);
+    } finally {
+      moveTo(0);
+    }
+  });
+
   it('asks a person for a tool of its own, and hears yes and no', async () => {
     const steps = [
       { own: 'bash', input: { command: 'first' } },
@@ -182,6 +212,23 @@ describe('a turn of a harness', { timeout: BED_PATIENCE_MS * 2 }, () => {
     expect(harness.ran).toEqual([{ command: 'x' }]);
     expect(await effects(session)).toMatchObject([{ state: 'succeeded', generation: 1 }]);
     expect(attempts().every((attempt) => attempt === 1)).toBe(true);
+    // It went on all the time: words about an interruption would be a message of their own.
+    expect(harness.told.map(({ continuation }) => continuation)).toEqual([null, null, null]);
+  });
+
+  it('is told by another worker what became of its calls, when it went down as well', async () => {
+    harness.survivesWorkers = false;
+    const steps = [{ call: 'bash', input: { command: 'echo done' } }, { wait: 'after' }, { say: 'b' }];
+    harness.hidesResults = true;
+    const session = await open(steps);
+    await harness.reached('after');
+    await anotherWorker();
+    harness.gate('after').resolve();
+    await over(session);
+    await endedOnce(session);
+    expect(attempts()).toEqual([1, 1]);
+    expect(harness.told[1]).toMatchObject({ resumed: true });
+    expect(harness.told[1]?.continuation).toContain('It was run. Its result:\ndone');
   });
 
   it('is parked while a person is waited for, and goes on with the answer after every process was away', async () => {

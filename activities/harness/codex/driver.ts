@@ -108,6 +108,8 @@ export class CodexDriver implements HarnessDriver {
       throw new LonghaulError('harness_invalid', 'names no session of codex', { field: 'token' });
     }
     await this.#withHome(spec, signal, (home) => writeRollout(home, name, state));
+    // One that is loaded would go on from its memory.
+    this.#loaded.delete(readToken(token)?.threadId ?? '');
   }
 
   async close(spec: HarnessSpec, token: ResumeToken | null, forget: boolean, signal: AbortSignal): Promise<void> {
