@@ -37,7 +37,11 @@ export async function sendToMcpServer(deps: Deps, sessionId: string, message: Mc
     const answer = await ask(deps.outbound, url.href, message, token);
     if (answer.kind !== 'answered') return answer;
     if (answer.status === 401 && credential !== undefined) state.refused([credential]);
-    return { ...answer, body: state.matcher.redact(answer.body).text };
+    // The kind of content, too, for it is quoted to the model when it is of no use.
+    const [body = '', contentType = ''] = [answer.body, answer.contentType].map(
+      (text) => state.matcher.redact(text).text,
+    );
+    return { ...answer, body, contentType };
   });
 }
 

@@ -47,7 +47,9 @@ interface AskDeps {
 export async function requestCall(deps: AskDeps, draft: HarnessCallDraft, signal: AbortSignal): Promise<AskedCall> {
   const call = await withTransaction(deps.pool, async (tx) => {
     await lockSession(tx, draft.sessionId);
-    return putHarnessCall(tx, { ...draft, tool: storable(draft.tool), input: storable(draft.input) });
+    const { tool, input, harnessCallId } = draft;
+    const said = { tool: storable(tool), input: storable(input), harnessCallId: storable(harnessCallId) };
+    return putHarnessCall(tx, { ...draft, ...said });
   });
   const handle = deps.temporal.workflow.getHandle(sessionWorkflowId(draft.sessionId));
   for (;;) {

@@ -38,8 +38,8 @@ export function mcpServer(surface: McpSurface, gone: AbortSignal): Server {
   return server;
 }
 
-/** Names under which harnesses tell their own id of the call. */
-const CALL_ID_KEYS = ['claudecode/toolUseId', 'longhaul/callId'];
+/** Names under which harnesses tell their own id of the call; the last one is codex's. */
+const CALL_ID_KEYS = ['claudecode/toolUseId', 'longhaul/callId', 'callId'];
 /** A progress token is the request's number for most clients, and begins anew with each process: no id of a call. */
 const MIN_ID_CHARS = 8;
 const MAX_ID_CHARS = 200;

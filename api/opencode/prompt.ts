@@ -164,17 +164,19 @@ async function settled(
     },
   };
   const remove = services.hub.add(watcher);
+  const hungUp = (): void => wake?.();
+  call.res.once('close', hungUp);
   try {
     for (;;) {
       const grown = new Promise<void>((resolve) => (wake = resolve));
-      const closed = new Promise<void>((resolve) => call.res.once('close', resolve));
       const place = await inputPlace(services.pool, eventId).catch(() => undefined);
       if (place !== undefined && ['completed', 'failed', 'cancelled'].includes(place.state))
         return place.turn ?? undefined;
       if (stopped || call.res.destroyed) return undefined;
-      await Promise.race([grown, closed]);
+      await grown;
     }
   } finally {
+    call.res.off('close', hungUp);
     remove();
   }
 }

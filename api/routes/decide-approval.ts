@@ -1,6 +1,9 @@
 import { approval, approvalDecide, approvalPath } from '../../contracts/approvals.ts';
 import { LonghaulError } from '../../contracts/error-codes.ts';
 import { inputProblem } from '../../contracts/tool-inputs.ts';
+import type { Queryable } from '../../db/pool.ts';
+import type { ApprovalRow } from '../../db/queries/approvals.ts';
+import { getEffect } from '../../db/queries/effects.ts';
 import { getSession } from '../../db/queries/sessions.ts';
 import { confirm, requireOpen } from '../accept-events.ts';
 import { decideEgress } from '../decide-egress.ts';
@@ -25,7 +28,7 @@ export const decideApproval = endpoint({
     const found = await requireApproval(db, principal.teamId, params.approval_id);
     if (found.kind === 'egress') return renderApproval(await decideEgress(db, found, body, actorOf(principal)));
     const editedInput = body.input ?? undefined;
-    const problem = editedInput === undefined ? undefined : inputProblem(found.shown.tool, editedInput);
+    const problem = editedInput === undefined ? undefined : await editProblem(db, found, editedInput);
     if (problem !== undefined) throw new LonghaulError('invalid_request', problem, { field: 'input' });
     // The session's lock comes first everywhere, so that two deciders cannot block each other.
     const session = await getSession(db, principal.teamId, found.sessionId, { lock: true });
@@ -44,3 +47,13 @@ export const decideApproval = endpoint({
     return renderApproval(decided.approval);
   },
 });
+
+/** A harness's own tool may have the name of one of ours and other arguments: only the harness knows what it takes. */
+async function editProblem(
+  db: Queryable,
+  { effectId, shown }: ApprovalRow,
+  input: Record<string, unknown>,
+): Promise<string | undefined> {
+  const isOwn = effectId !== null && (await getEffect(db, effectId)).kind === 'harness';
+  return isOwn ? undefined : inputProblem(shown.tool, input);
+}

@@ -40,7 +40,8 @@ export interface HarnessCallDraft {
 
 /**
  * Writes down a call of the running turn, or finds the one it repeats: by the harness's id, else by tool and arguments among
- * the calls of earlier lives of the harness whose results it never got, oldest first. The caller holds the lock of the
+ * the calls of earlier lives of the harness whose results it never got, oldest first. An id that comes again after the same
+ * life has its result is one that the model counts anew: another call, if the harness does not run it itself. The caller holds the lock of the
  * session. Throws `no_turn_running` and `limit_reached`.
  */
 export async function putHarnessCall(tx: Queryable, draft: HarnessCallDraft): Promise<HarnessCallRow> {
@@ -49,6 +50,7 @@ export async function putHarnessCall(tx: Queryable, draft: HarnessCallDraft): Pr
   const found = await tx.query<{ id: string }>(
     `SELECT id FROM harness_calls
      WHERE session_id = $1 AND turn = $2 AND digest = $3 AND executor = $4
+       AND (epoch < $6 OR delivered_at IS NULL OR executor = 'harness')
        AND (harness_call_id = $5 OR (epoch < $6 AND delivered_at IS NULL))
      ORDER BY (harness_call_id IS NOT DISTINCT FROM $5) DESC, created_at, id LIMIT 1`,
     [draft.sessionId, turn, digest, draft.executor, draft.harnessCallId ?? null, epoch],

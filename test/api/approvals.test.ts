@@ -113,6 +113,14 @@ describe('approvals', () => {
     await decide(id, { decision: 'allow', input: { command: 'ls', timeout_ms: 1_000 } }).expect(200);
   });
 
+  it('leaves arguments of a tool of the harness’s own to the harness, whatever ours of that name takes', async () => {
+    const effectId = await makeEffect(api.pool, sessionId, 'harness');
+    const id = await makeApproval(api.pool, sessionId, effectId);
+    const input = { command: 'ls build', description: 'Lists what was built' };
+    const decided = await decide(id, { decision: 'allow', input }).expect(200);
+    expect(decided.body).toMatchObject({ state: 'approved', edited_input: input });
+  });
+
   it('answers a lost effect with done, retry or skip', async () => {
     const effectId = await makeEffect(api.pool, sessionId, 'builtin', 'unknown');
     const id = await makeApproval(api.pool, sessionId, effectId, { kind: 'lost_effect' });

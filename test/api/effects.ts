@@ -11,7 +11,7 @@ let position = 0;
 export async function makeEffect(
   pool: Pool,
   sessionId: string,
-  kind: 'builtin' | 'custom',
+  kind: 'builtin' | 'custom' | 'harness',
   state: 'waiting' | 'unknown' | 'proposed' = 'waiting',
 ): Promise<string> {
   await pool.query(

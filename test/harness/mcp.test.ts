@@ -130,6 +130,25 @@ describe('tools over MCP', { timeout: BED_PATIENCE_MS * 2 }, () => {
     expect((await effects(opened.session)).map(({ state }) => state)).toEqual(['succeeded', 'succeeded']);
   });
 
+  it('takes an id that comes again after its result for another call: some models count anew', async () => {
+    const opened = await open();
+    const client = await connect(opened);
+    // As codex tells it; what the database cannot hold is no failure of the call.
+    const call = {
+      name: 'bash',
+      arguments: { command: 'echo once >> count; wc -l < count' },
+      _meta: { callId: 'call_counted\0_1' },
+    };
+    expect(textOf(await client.callTool(call))).toBe('1\n');
+    expect(textOf(await client.callTool(call))).toBe('1\n');
+    await api.pool.query('UPDATE harness_calls SET delivered_at = now() WHERE session_id = $1', [opened.session]);
+    expect(textOf(await client.callTool(call))).toBe('2\n');
+    expect(textOf(await client.callTool(call))).toBe('2\n');
+    await client.close();
+    await opened.end();
+    expect(await effects(opened.session)).toHaveLength(2);
+  });
+
   it('asks a person and waits; who hangs up meanwhile finds the result when it asks again', async () => {
     const opened = await open('always_ask');
     const client = await connect(opened);

@@ -93,8 +93,14 @@ function mcpEvents(
   const input = isRecord(item.arguments) ? item.arguments : {};
   if (!platformServers.has(item.server) || item.result === null) return [{ type: 'activity', id }];
   const { server, tool } = item;
+  // Under the id that it gave with the call.
   return [
-    { type: 'platform_result_seen', id, tool: server === OWN_MCP_SERVER ? tool : mcpToolName({ server, tool }), input },
+    {
+      type: 'platform_result_seen',
+      id: item.id,
+      tool: server === OWN_MCP_SERVER ? tool : mcpToolName({ server, tool }),
+      input,
+    },
   ];
 }
 

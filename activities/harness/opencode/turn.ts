@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import canonicalize from 'canonicalize';
 import { anyAbort, within } from '../../../contracts/abort.ts';
 import { unlessAborted } from '../../sandbox/abort.ts';
 import { isAlive } from '../../sandbox/local/host.ts';
@@ -196,7 +197,7 @@ export class OpenCodeTurn {
     const answer = await host.permission({ callId, tool: request.permission, input });
     switch (answer.decision) {
       case 'allow':
-        await api.reply(request.id, { reply: 'once' }, this.#end.signal);
+        await api.reply(request.id, replyFor(request.permission, input, answer.input), this.#end.signal);
         return;
       case 'deny':
         await api.reply(request.id, { reply: 'reject', message: answer.message }, this.#end.signal);
@@ -205,6 +206,13 @@ export class OpenCodeTurn {
         this.#park.abort();
     }
   }
+}
+
+/** A permission of OpenCode's is for the call as it stands: arguments that a person changed are the model's to use. */
+function replyFor(tool: string, asked: object, allowed: object): { reply: 'once' | 'reject'; message?: string } {
+  const change = canonicalize(allowed);
+  if (change === canonicalize(asked)) return { reply: 'once' };
+  return { reply: 'reject', message: `Call ${tool} with ${change} instead.` };
 }
 
 /** The model has said its last word on it: to send the message again only tells how it ended. */
