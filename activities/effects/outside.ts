@@ -8,7 +8,7 @@ import { cancelledByWorkflow } from '../attempt.ts';
 import type { ActivityDeps } from '../deps.ts';
 import { callMcpTool } from '../mcp/call.ts';
 import { connectMcp } from '../mcp/connect.ts';
-import { redactContent } from '../redaction.ts';
+import { redactContent, redactTexts } from '../redaction.ts';
 import { failUnstarted, finishEffect, loseEffect, outcomeOf } from './close.ts';
 import type { ToolOutcome } from './outcome.ts';
 import { runPlatformTool } from './platform.ts';
@@ -68,7 +68,11 @@ async function runMcp(
     if (error instanceof LonghaulError && !error.retryable) return error;
     throw error;
   });
-  if (connection instanceof LonghaulError) return failUnstarted(deps, session, before, connection.message);
+  if (connection instanceof LonghaulError) {
+    // A server's own words, which may repeat what it was sent.
+    const [reason = ''] = await redactTexts(deps, session.id, [connection.message], signal);
+    return failUnstarted(deps, session, before, reason);
+  }
   try {
     const { effect, resumed } = await start(deps, session, before.id, null);
     if (effect.state !== 'started' || resumed) return await outcomeOf(deps, session, effect);
@@ -91,7 +95,10 @@ async function close(
   outcome: ToolOutcome,
   signal: AbortSignal,
 ): Promise<RunEffectResult> {
-  if (outcome.kind === 'lost') return loseEffect(deps, session, effect, outcome.reason);
+  if (outcome.kind === 'lost') {
+    const [reason = ''] = await redactTexts(deps, session.id, [outcome.reason], signal);
+    return loseEffect(deps, session, effect, reason);
+  }
   const content = await redactContent(deps, session.id, outcome.content, signal);
   return finishEffect(deps, session, effect, { ...outcome, content });
 }

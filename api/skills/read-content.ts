@@ -36,7 +36,8 @@ function segmentsOf(path: string): string[] {
       segment !== '' &&
       segment !== '.' &&
       segment !== '..' &&
-      segment.length <= LIMITS.filenameChars &&
+      // What a disk counts.
+      Buffer.byteLength(segment) <= LIMITS.filenameChars &&
       segment === segment.trim() &&
       !/[\\:*?"<>|]|[\p{Control}\p{Format}\p{Surrogate}\u2028\u2029]/u.test(segment),
   );

@@ -104,6 +104,7 @@ describe('skills with the official SDK', { timeout: 120_000 }, () => {
       'a/\u202Eb',
       'b/other-folder.md',
       `a/${'x'.repeat(300)}`,
+      `a/${'字'.repeat(100)}`,
       `a/${'d/'.repeat(12)}x`,
       'a/skill.MD',
       'a/SKILL.md/inside',
