@@ -26,15 +26,19 @@ function controlsOf(can: HarnessCapabilities, placement: Placement): HarnessCont
         : observed(
             'It acts by itself inside the sandbox and asks before it does; that it asks is its maker’s promise.',
           ),
-    model: can.perMessageModel
-      ? enforced('Each turn names its model.')
-      : unavailable('The model is chosen when the session starts.'),
+    model: modelOf(can, isInline),
     cost: enforced('Its only model endpoint is the gateway, under a key of the session.'),
     credentials: can.perSessionKey
       ? enforced('It has a key of the session, never one of a provider.')
       : observed('Sessions of one process share a key.'),
     isolation: isolationOf(can, isInline),
   };
+}
+
+function modelOf(can: HarnessCapabilities, isInline: boolean): HarnessControl {
+  if (!can.perMessageModel) return unavailable('The model is chosen when the session starts.');
+  if (isInline) return enforced('Each turn names its model.');
+  return observed('Each turn names its model; what runs in the sandbox may ask the gateway for others of the team.');
 }
 
 function isolationOf(can: HarnessCapabilities, isInline: boolean): HarnessControl {

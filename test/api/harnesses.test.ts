@@ -55,6 +55,9 @@ describe('GET /v1/harnesses', { timeout: BED_PATIENCE_MS }, () => {
       credentials: { state: 'enforced' },
       isolation: { state: 'observed' },
     });
+    const inside = named('acp').placements.find(({ placement }) => placement === 'sandbox')?.controls;
+    // What runs beside the agent in the sandbox has the session's way to the gateway, too.
+    expect(inside).toMatchObject({ model: { state: 'observed' }, cost: { state: 'enforced' } });
     for (const harness of data) expect(harness.available).toBe(AVAILABLE_HARNESSES[harness.name] !== undefined);
   });
 });
