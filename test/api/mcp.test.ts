@@ -125,6 +125,14 @@ describe('the MCP endpoint', () => {
     const { token: other } = await mintSessionToken(api.pool, await makeSession(), 'mcp');
     const asked = await fetch(`${url}/v1/sessions`, { headers: { authorization: `Bearer ${other}` } });
     expect(asked.status).toBe(401);
+    for (const authorization of [`Bearer ${other}`, `Basic ${Buffer.from(`x:${other}`).toString('base64')}`]) {
+      const decided = await fetch(`${url}/opencode/permission/appr_x/reply`, {
+        method: 'POST',
+        headers: { authorization, 'content-type': 'application/json' },
+        body: '{"reply":"once"}',
+      });
+      expect(decided.status).toBe(401);
+    }
   }, 120_000);
 
   it('refuses what is no message of the protocol', async () => {

@@ -24,6 +24,8 @@ export class ToolServer {
   url = '';
   /** Tokens that were sent with requests; empty for none. */
   readonly tokens = new Set<string>();
+  /** What harnesses told with calls, beside their arguments. */
+  readonly told: Record<string, unknown>[] = [];
   readonly #places = new Map<string, ToolPlace>();
   readonly #sessionOf: (token: string) => Promise<string | undefined>;
   readonly #children = new Set<ChildProcess>();
@@ -76,6 +78,11 @@ export class ToolServer {
     const chunks: Buffer[] = [];
     for await (const chunk of req as AsyncIterable<Buffer>) chunks.push(chunk);
     const body = Buffer.concat(chunks);
+    if (body.includes('"tools/call"')) {
+      this.told.push(
+        (JSON.parse(body.toString()) as { params: { _meta?: Record<string, unknown> } }).params._meta ?? {},
+      );
+    }
     const headers = new Headers(Object.entries(req.headers).map(([name, value]) => [name, String(value)]));
     const method = req.method ?? 'GET';
     const answer = await createMcpHandler(() => this.#mcp(place)).fetch(

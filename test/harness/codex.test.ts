@@ -11,7 +11,7 @@ import { isAlive, killProcess } from '../../activities/sandbox/local/host.ts';
 import { waitUntil } from '../../cli/stack/wait.ts';
 import { createLogger } from '../../telemetry/logger.ts';
 import { HarnessWorld, type HarnessUnderTest } from '../conformance/harness-bed.ts';
-import { harnessConformance } from '../conformance/harness.suite.ts';
+import { allow, harnessConformance } from '../conformance/harness.suite.ts';
 import { scriptText } from '../gateway/support.ts';
 import { installed } from '../support/harnesses.ts';
 import { LONG_MS } from '../support/sandbox-commands.ts';
@@ -76,6 +76,18 @@ function sharedServerParts(): void {
       const text = await readFile(path.join(entry.parentPath, entry.name), 'latin1');
       for (const secret of [talk.key, other.key, talk.mcpToken]) expect(text.includes(secret), entry.name).toBe(false);
     }
+  });
+
+  it('gives each call an id, under which it says that it has the result', async () => {
+    const talk = await world.talk(under);
+    await talk.open();
+    const before = world.tools.told.length;
+    const step = { tools: ['one', 'two'].map(() => ({ name: 'bash', input: { command: 'true' } })) };
+    const { host } = await talk.run(scriptText([step, { text: 'done' }]), { turn: 1, gate: allow });
+    const told = world.tools.told.slice(before).map(({ callId }) => callId);
+    expect(new Set(told).size).toBe(2);
+    const seen = host.of('platform_result_seen').map(({ id }) => id);
+    expect(seen.toSorted()).toEqual((told as string[]).toSorted());
   });
 
   it('opens no session whose model would have no tools, and says that it may be tried again', async () => {
