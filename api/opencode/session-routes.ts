@@ -20,7 +20,10 @@ import type { Message, Status } from './wire.ts';
 const name = z.string().min(1).max(LIMITS.nameChars);
 const empty = z.union([z.array(z.unknown()).max(0), z.strictObject({})]).nullish();
 
-/** Fields that would change what a session may do are refused, for silence would be a promise. */
+/**
+ * Fields that would change what a session may do are refused, for silence would be a promise; but for `permission`, which
+ * `opencode run` always sends: the agent's own permissions hold.
+ */
 const create = z.looseObject({
   title: z.string().max(LIMITS.titleChars).nullish(),
   agent: name.nullish(),
