@@ -22,7 +22,7 @@ const empty = z.union([z.array(z.unknown()).max(0), z.strictObject({})]).nullish
 
 /**
  * Fields that would change what a session may do are refused, for silence would be a promise; but for `permission`, which
- * `opencode run` always sends: the agent's own permissions hold.
+ * `opencode run` sends: the agent's own permissions hold.
  */
 const create = z.looseObject({
   title: z.string().max(LIMITS.titleChars).nullish(),
