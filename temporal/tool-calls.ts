@@ -3,6 +3,7 @@ import type { Client } from '@temporalio/client';
 import { WorkflowNotFoundError, WorkflowUpdateFailedError } from '@temporalio/client';
 import type { ContentBlock } from '../contracts/definitions.ts';
 import { LonghaulError } from '../contracts/error-codes.ts';
+import { LIMITS } from '../contracts/limits.ts';
 import { assertNever } from '../contracts/states.ts';
 import { storable } from '../contracts/storable.ts';
 import type { Pool } from '../db/pool.ts';
@@ -42,9 +43,11 @@ interface AskDeps {
 
 /**
  * Hands a tool call of a harness to its session: the row first, then the workflow, which plans it like any tool call. Tried
- * until the workflow has it or `signal` is aborted. Throws `no_turn_running` and `limit_reached`.
+ * until the workflow has it or `signal` is aborted. Throws `no_turn_running`, and `limit_reached` for what is too large or too
+ * much.
  */
 export async function requestCall(deps: AskDeps, draft: HarnessCallDraft, signal: AbortSignal): Promise<AskedCall> {
+  requireSize(draft);
   const call = await withTransaction(deps.pool, async (tx) => {
     await lockSession(tx, draft.sessionId);
     const { tool, input, harnessCallId } = draft;
@@ -67,6 +70,17 @@ export async function requestCall(deps: AskDeps, draft: HarnessCallDraft, signal
       }
     }
     await delay(RETRY_MS, undefined, { signal });
+  }
+}
+
+/** Calls come over HTTP, which is limited, and from drivers, whose harness an agent may have in its hands. */
+function requireSize({ tool, input, harnessCallId = '' }: HarnessCallDraft): void {
+  const { nameChars, mcpMessageBytes } = LIMITS;
+  if (tool.length > nameChars || harnessCallId.length > nameChars) {
+    throw new LonghaulError('limit_reached', `name and id of a tool call have at most ${nameChars} characters`);
+  }
+  if (Buffer.byteLength(JSON.stringify(input)) > mcpMessageBytes) {
+    throw new LonghaulError('limit_reached', `the input of a tool call has at most ${mcpMessageBytes} bytes`);
   }
 }
 

@@ -172,7 +172,7 @@ export class EventSink {
     await this.append(
       held.map(({ id, tool, input }) => {
         const eventId = ownCallEventId(at, id);
-        const payload = { name: tool.slice(0, LIMITS.nameChars), input: storable(input), executor: 'harness' };
+        const payload = { name: tool.slice(0, LIMITS.nameChars), input: shownInput(input), executor: 'harness' };
         return { id: eventId, dedupeKey: eventId, type: 'agent.tool_use', payload };
       }),
     );
@@ -202,6 +202,12 @@ function usageOf({ usage }: Extract<HarnessEvent, { type: 'usage' }>): Record<st
 
 function cut(text: string | null): string | null {
   return text === null ? null : text.slice(0, REPORTED_CHARS);
+}
+
+/** What a harness ran without asking is only told of: viewers need not get all of it. */
+function shownInput(input: Record<string, unknown>): Record<string, unknown> {
+  const sizeBytes = Buffer.byteLength(JSON.stringify(input));
+  return sizeBytes <= LIMITS.messageShownBytes ? storable(input) : { omitted: `${sizeBytes} bytes of input` };
 }
 
 /** Head and tail of a long text, as of our own tools' outputs. */
