@@ -11,6 +11,7 @@ import type {
 import type { EgressRequestResource, SecurityEventResource } from '../contracts/egress.ts';
 import type { EnvironmentResource, environmentCreate, environmentUpdate } from '../contracts/environments.ts';
 import type { SessionEvent, eventsSend } from '../contracts/events.ts';
+import type { HarnessList } from '../contracts/harness-catalogue.ts';
 import type { KeyCreatedResource, KeyResource, keyCreate, keyUpdate } from '../contracts/keys.ts';
 import type { egressPolicy, egressPolicyParam } from '../contracts/networking.ts';
 import type {
@@ -48,6 +49,7 @@ import { budgetsOf, modelPolicyOf, modelRoutesOf } from './gateway.ts';
 import type { ClientOptions, Query } from './http.ts';
 import { Http } from './http.ts';
 import { type Deleted, type Paged, pathsOf } from './paths.ts';
+import { skillsOf } from './skills.ts';
 import { vaultsOf } from './vaults.ts';
 
 export { ApiError } from './errors.ts';
@@ -74,6 +76,14 @@ export function createClient(options: ClientOptions) {
       update: (body: z.input<typeof egressPolicyParam>) =>
         http.post<z.infer<typeof egressPolicy>>('/v1/egress-policy', body),
     },
+    sandboxes: {
+      /** What one sandbox asked the network for, also one of an E2B program. */
+      egress: (id: string, query: Query = {}) =>
+        http.get<Paged<EgressRequestResource>>(`/v1/sandboxes/${encodeURIComponent(id)}/egress`, query),
+    },
+    skills: skillsOf(http),
+    /** What loops can drive a model here, and what each can do. */
+    harnesses: () => http.get<HarnessList>('/v1/harnesses'),
     securityEvents: (query: Query = {}) => http.get<Paged<SecurityEventResource>>('/v1/security-events', query),
     keys: keysOf(http),
     prices: pricesOf(http),

@@ -1,7 +1,8 @@
 import { z } from 'zod';
+import { LonghaulError } from '../../contracts/error-codes.ts';
 import { egressRequest, sandboxEgressListQuery } from '../../contracts/egress.ts';
 import { pageOf } from '../../contracts/paging.ts';
-import { listEgressRequests } from '../../db/queries/egress-requests.ts';
+import { hasEgressRequests, listEgressRequests } from '../../db/queries/egress-requests.ts';
 import { endpoint } from '../endpoint.ts';
 import { createdRange, pageRequest, renderPage } from '../paging.ts';
 import { renderEgressRequest } from '../render/egress.ts';
@@ -14,8 +15,11 @@ export const listSandboxEgress = endpoint({
   params: z.object({ sandbox_id: z.string() }),
   query: sandboxEgressListQuery,
   response: pageOf(egressRequest),
-  /** The record outlives the sandbox, so nobody is asked whether there is one: what the team has no record of is empty. */
+  /** The record outlives the sandbox: it is asked, not whether there is a sandbox. */
   async handle({ db, principal }, { params, query }) {
+    if (!(await hasEgressRequests(db, principal.teamId, params.sandbox_id))) {
+      throw new LonghaulError('not_found', `there is no record of requests of a sandbox ${params.sandbox_id}`);
+    }
     const where = {
       teamId: principal.teamId,
       sandboxId: params.sandbox_id,

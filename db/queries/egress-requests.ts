@@ -114,6 +114,15 @@ export async function wasCredentialUsed(db: Queryable, sessionId: string, name: 
   return result.rowCount !== 0;
 }
 
+/** True when the team has a record of what this sandbox asked: it outlives the sandbox. */
+export async function hasEgressRequests(db: Queryable, teamId: string, sandboxId: string): Promise<boolean> {
+  const result = await db.query('SELECT 1 FROM egress_requests WHERE sandbox_id = $1 AND team_id = $2 LIMIT 1', [
+    sandboxId,
+    teamId,
+  ]);
+  return result.rowCount !== 0;
+}
+
 export interface EgressFilter {
   teamId?: string;
   sessionId?: string;
