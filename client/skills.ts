@@ -4,7 +4,7 @@ import type { Http, Query } from './http.ts';
 import { type Paged, pathsOf } from './paths.ts';
 
 /** A file of a skill; `path` begins with the skill's folder. */
-interface SkillFile {
+export interface SkillFile {
   path: string;
   content: Blob;
 }

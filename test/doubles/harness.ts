@@ -232,7 +232,8 @@ export class FakeHarness implements HarnessDriver {
       const request = { callId, tool: step.call, input: step.input };
       const answer = await this.patient(running, signal, (host) => host.callTool(request));
       this.results.push(textOf(answer));
-      if (!this.hidesResults) await emit({ type: 'platform_result_seen', id: callId, tool: step.call, input: step.input });
+      if (!this.hidesResults)
+        await emit({ type: 'platform_result_seen', id: callId, tool: step.call, input: step.input });
     } else if ('own' in step) return this.own(running, step, signal);
     else if ('wait' in step) await this.waitAt(step.wait, signal);
     else if ('end' in step) return step.end;
